@@ -1,0 +1,144 @@
+"""Every setting of a training run, as frozen dataclasses; the CLI is derived from them.
+
+Nothing heavy is imported here: `--help` reads this module and little else. `None`
+always means "let the architecture or the data decide", never a number in disguise.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal
+
+Loss = Literal["cross_entropy", "mse"]
+Schedule = Literal["constant", "step", "cosine", "onecycle"]
+
+
+def _raw_dir_from_environment() -> Path | None:
+    value = os.environ.get("JAXDL_RAW_DIR")
+    return Path(value) if value else None
+
+
+def _cache_dir_from_environment() -> Path:
+    value = os.environ.get("JAXDL_CACHE_DIR")
+    return Path(value) if value else Path.home() / ".cache" / "jaxdl"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from, and what happens to them before the model."""
+
+    dataset: str = "auto"
+    """Data set. "auto" takes the real one and falls back to the embedded one, with a
+    banner, where it cannot be had; a set that is named is never replaced."""
+    raw_dir: Path | None = dataclasses.field(default_factory=_raw_dir_from_environment)
+    """Folder with the official raw files, instead of a download (default:
+    $JAXDL_RAW_DIR). MNIST: the four idx .gz files. SVHN: train_32x32.mat, ..."""
+    cache_dir: Path = dataclasses.field(default_factory=_cache_dir_from_environment)
+    """Where prepared data and compiled programs are kept (default: $JAXDL_CACHE_DIR,
+    else ~/.cache/jaxdl)."""
+    validation: int = 5000
+    """Examples carved from the training set, stratified by class, for every choice
+    that a run makes. The test set is read once, at the end."""
+    augment: Literal["none", "digits"] = "none"
+    """"digits": small shifts, rotations, scales and cutout, on the device; no flips."""
+    placement: Literal["auto", "device", "stream"] = "auto"
+    """Keep the whole set on the device, or stream it with prefetch. "auto" streams
+    only what does not fit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which network. An option that the architecture does not have is an error."""
+
+    arch: str = "fnn"
+    """Architecture; `python -m experiments.models` lists them all."""
+    hidden: tuple[int, ...] | None = None
+    """fnn: sizes of the hidden layers."""
+    activation: Literal["relu", "gelu", "tanh", "sigmoid"] | None = None
+    """fnn: activation of the hidden layers."""
+    batch_norm: bool | None = None
+    """fnn: batch normalisation before each activation."""
+    dropout: float | None = None
+    """fnn, alexnet, vgg: probability of dropping a hidden unit."""
+    layout: Literal["small", "torchvision"] | None = None
+    """alexnet, vgg, resnet: "small" is made for 32x32 images, "torchvision" is the
+    ImageNet network exactly as torchvision has it."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the activations. Parameters always stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """SGD, its schedule and its regularisers."""
+
+    loss: Loss = "cross_entropy"
+    """Training loss. "mse": squared distance of the softmax from the one-hot label."""
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: float = 5e-4
+    """Weight decay, on kernels only."""
+    decoupled: bool = False
+    """Decay the weights apart from the gradient (SGDW) rather than as an L2 term."""
+    decay_all: bool = False
+    """Decay biases and normalisation parameters too."""
+    clip_norm: float | None = None
+    """Clip the gradient to this global norm."""
+    schedule: Schedule = "cosine"
+    """How the learning rate changes over the run."""
+    warmup_epochs: float = 0.0
+    """Linear warm-up from zero, in epochs (not for "onecycle", which has its own)."""
+    step_epochs: tuple[float, ...] = (0.5, 0.75)
+    """"step": where the rate is multiplied by --step-factor, as parts of the run."""
+    step_factor: float = 0.1
+    """"step": the factor."""
+    label_smoothing: float = 0.0
+    """Weight of the uniform distribution in the training target, in [0, 1)."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the parameters, which then is what is
+    evaluated; for instance 0.999."""
+    accumulate: int = 1
+    """Split each batch into this many micro-batches and average their gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long, on what, and where the results go."""
+
+    epochs: int = 5
+    """Passes over the training set."""
+    batch_size: int = 64
+    """Examples per step, over all devices together."""
+    seed: int = 0
+    """Decides initialisation, data order, augmentation, dropout and the split."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How the step is spread over devices. Both compute the same."""
+    devices: int | None = None
+    """Number of devices to use; all by default."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+    checkpoint_seconds: float = 60.0
+    """At most this long between checkpoints (one is saved after each epoch as well)."""
+    keep: int = 2
+    """Most recent checkpoints to keep, beside the best one by validation accuracy."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation accuracy."""
+    out: Path = Path("checkpoints")
+    """Folder that gets <experiment>/<run>/."""
+    name: str | None = None
+    """Name of the run (default: from the architecture, data and seed)."""
+    resume: bool = False
+    """Go on with the run of that name, to the same bits as if it had never stopped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run, whole."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()

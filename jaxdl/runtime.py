@@ -1,0 +1,72 @@
+"""The cure for silently wrong numbers on the CPU, and the check that it took.
+
+Under `jit`, jaxlib 0.10.2 hands some reductions on the CPU to YNNPACK, which returns
+the values of other rows for a vmapped matrix-vector product followed by a sum
+(https://github.com/jax-ml/jax/issues/39103). Per-example losses and Hessians have
+exactly that form. XLA reads its flags once, when the first backend starts; so the cure
+is armed when `jaxdl` is imported, and `check` refuses to go on where it came too late.
+"""
+
+import functools
+import os
+from importlib import metadata
+
+# The flag exists in these versions only, and XLA aborts the process on a flag that it
+# does not know; so other versions get the self-check alone.
+_AFFECTED_JAXLIB = ("0.10.2",)
+_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+CURE = f"{_FLAG}=-reduce"
+
+
+class WrongNumbersError(RuntimeError):
+    """XLA's CPU backend computes wrong values in this process."""
+
+
+def cure() -> None:
+    """Arms the cure in `XLA_FLAGS`, unless the flag is set already.
+
+    Must run before JAX starts a backend; later it has no effect, which `check` finds.
+    """
+    if metadata.version("jaxlib") not in _AFFECTED_JAXLIB:
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {CURE}".strip()
+
+
+@functools.cache
+def check() -> None:
+    """Computes the known wrong case on the CPU and compares it with the exact value.
+
+    Takes some 50 ms, once per process. Everything in `jaxdl` that computes results
+    calls it first.
+
+    Raises:
+        WrongNumbersError: the cure is not in force.
+    """
+    found = last_row_squared_norm()
+    if found != 32768.0**2:
+        raise WrongNumbersError(
+            f"XLA computes wrong numbers on this CPU (jaxlib "
+            f"{metadata.version('jaxlib')}: {found:.0f} instead of {32768**2}). "
+            f"Import jaxdl before JAX computes anything, or start Python with "
+            f"XLA_FLAGS={CURE}"
+        )
+
+
+def last_row_squared_norm() -> float:
+    """Squared norm of the row (32768, 0, 0), computed the way that goes wrong."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    rows = np.zeros((32769, 3), np.float32)
+    rows[:, 0] = np.arange(32769)
+    identity = jnp.eye(3, dtype=jnp.float32)
+
+    @jax.jit
+    def squared_norms(rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row: jnp.sum((identity @ row) ** 2))(rows)
+
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return float(squared_norms(rows)[-1])
