@@ -1,0 +1,75 @@
+"""AlexNet, one column (Krizhevsky 2014), as in torchvision; and one for small images.
+
+Initialised as torchvision, with torch's defaults. Layers bear the names (that is, the
+places in `features` and `classifier`) that they have in torchvision.
+"""
+
+import flax.linen as nn
+import jax
+from jax.typing import DTypeLike
+
+from jaxdl.models.layers import (
+    adaptive_mean,
+    as_logits,
+    conv,
+    dense,
+    flatten,
+    max_pool,
+)
+
+
+class AlexNet(nn.Module):
+    """Five convolutions and three dense layers; see `build`."""
+
+    num_classes: int
+    layout: str = "small"
+    dropout: float = 0.5
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
+        large = self.layout == "torchvision"
+        stem = (64, 11, 4, 2) if large else (64, 5, 1, 2)
+        for index, (features, size, stride, padding), pool in (
+            (0, stem, True),
+            (3, (192, 5, 1, 2), True),
+            (6, (384, 3, 1, 1), False),
+            (8, (256, 3, 1, 1), False),
+            (10, (256, 3, 1, 1), True),
+        ):
+            name = f"features_{index}"
+            x = conv(x, features, size, stride, padding, dtype=self.dtype, name=name)
+            x = nn.relu(x)
+            x = max_pool(x, 3, 2) if pool else x
+        x = flatten(adaptive_mean(x, 6) if large else x)
+        for name in ("classifier_1", "classifier_4"):
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.relu(dense(x, 4096 if large else 1024, dtype=self.dtype, name=name))
+        x = dense(x, self.num_classes, dtype=self.dtype, name="classifier_6")
+        return as_logits(x)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    dtype: DTypeLike = "float32",
+    axis_name: str | None = None,
+    layout: str = "small",
+    dropout: float = 0.5,
+) -> AlexNet:
+    """AlexNet.
+
+    Args:
+        name: "alexnet".
+        num_classes: Number of logits.
+        dtype: Number format of the activations; parameters are float32.
+        axis_name: Unused: there are no batch statistics.
+        layout: "torchvision", or "small" for images of about 32x32: the first
+            convolution is 5x5 with stride 1 instead of 11x11 with stride 4, and the
+            hidden dense layers have 1024 units instead of 4096.
+        dropout: Probability of dropping an input of the first two dense layers.
+    """
+    del name, axis_name
+    return AlexNet(num_classes=num_classes, layout=layout, dropout=dropout, dtype=dtype)

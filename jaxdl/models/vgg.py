@@ -1,0 +1,112 @@
+"""VGG-11/13/16/19, without and with batch norm (Simonyan and Zisserman 2015).
+
+Initialised as torchvision: He's normal by fan-out in convolutions, normal of deviation
+0.01 in dense layers, biases zero. Layers bear the names (that is, the places in
+`features` and `classifier`) that they have in torchvision.
+"""
+
+import flax.linen as nn
+import jax
+from jax.typing import DTypeLike
+
+from jaxdl.models.layers import (
+    adaptive_mean,
+    as_logits,
+    conv,
+    dense,
+    flatten,
+    he_fan_out,
+    max_pool,
+)
+from jaxdl.models.norm import BatchNorm
+
+CONVOLUTIONS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+"""3x3 convolutions in each of the five stages; a 2x2 max-pool ends a stage."""
+
+WIDTHS = (64, 128, 256, 512, 512)
+"""Channels of the stages."""
+
+
+class VGG(nn.Module):
+    """Plain deep convolutional network; see `build`."""
+
+    num_classes: int
+    convolutions: tuple[int, ...]
+    batch_norm: bool
+    layout: str = "small"
+    dropout: float = 0.0
+    dtype: DTypeLike = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
+        index = 0
+        for width, count in zip(WIDTHS, self.convolutions, strict=True):
+            for _ in range(count):
+                name = f"features_{index}"
+                x = conv(
+                    x, width, 3, 1, 1, init=he_fan_out, dtype=self.dtype, name=name
+                )
+                if self.batch_norm:
+                    x = BatchNorm(
+                        axis_name=self.axis_name,
+                        dtype=self.dtype,
+                        name=f"features_{index + 1}",
+                    )(x, train=train)
+                x = nn.relu(x)
+                index += 3 if self.batch_norm else 2
+            x = max_pool(x, 2, 2)
+            index += 1
+
+        normal = nn.initializers.normal(0.01)
+        if self.layout == "torchvision":
+            x = flatten(adaptive_mean(x, 7))
+            for name in ("classifier_0", "classifier_3"):
+                x = nn.relu(dense(x, 4096, init=normal, dtype=self.dtype, name=name))
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        else:
+            x = x.mean((1, 2))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        name = "classifier_6" if self.layout == "torchvision" else "classifier"
+        x = dense(x, self.num_classes, init=normal, dtype=self.dtype, name=name)
+        return as_logits(x)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    dtype: DTypeLike = "float32",
+    axis_name: str | None = None,
+    layout: str = "small",
+    dropout: float | None = None,
+) -> VGG:
+    """A VGG by torchvision's name.
+
+    Args:
+        name: A key of `CONVOLUTIONS`, with "_bn" after it for batch norm.
+        num_classes: Number of logits.
+        dtype: Number format of the activations; parameters are float32.
+        axis_name: Mapped axis over which batch statistics are taken, if any.
+        layout: "torchvision" ends in a 7x7 adaptive mean and three dense layers of
+            4096, 4096 and `num_classes`; "small" in the mean over all pixels and one.
+        dropout: Probability of dropping an input of a dense layer (for "torchvision"
+            those of the last two); by default 0.5 for "torchvision", 0 for "small".
+    """
+    if dropout is None:
+        dropout = 0.5 if layout == "torchvision" else 0.0
+    return VGG(
+        num_classes=num_classes,
+        convolutions=CONVOLUTIONS[name.removesuffix("_bn")],
+        batch_norm=name.endswith("_bn"),
+        layout=layout,
+        dropout=dropout,
+        dtype=dtype,
+        axis_name=axis_name,
+    )
