@@ -1,0 +1,211 @@
+"""SGD and its learning-rate schedules, composed from Optax in the order of torch.
+
+    gradient -> clip by global norm -> + weight decay (L2) -> momentum
+             -> + weight decay (decoupled) -> x -learning rate
+
+Momentum accumulates undamped gradients and the learning rate multiplies last, so that
+without a schedule an update equals `torch.optim.SGD`'s.
+"""
+
+import itertools
+import math
+from typing import get_args
+
+import jax
+import optax
+
+from jaxdl.config import Loss, OptimConfig, Schedule
+from jaxdl.errors import InputError
+
+
+def validate(config: OptimConfig, *, epochs: int | None = None) -> None:
+    """Checks every setting that needs neither the data nor the model.
+
+    Args:
+      config: the settings.
+      epochs: length of the run; given, the warm-up must be shorter.
+
+    Raises:
+      InputError: a value at fault; the line names the option as on the command line.
+    """
+    _require_choice("--loss", config.loss, get_args(Loss))
+    _require_choice("--schedule", config.schedule, get_args(Schedule))
+    rate, factor = config.learning_rate, config.step_factor
+    _require(_positive(rate), "--learning-rate must be a positive number", rate)
+    _require(
+        0 <= config.momentum < 1,
+        "--momentum must be at least 0 and below 1",
+        config.momentum,
+    )
+    _require(
+        0 <= config.weight_decay < math.inf,
+        "--weight-decay must be 0 or a positive number",
+        config.weight_decay,
+    )
+    _require(
+        config.clip_norm is None or _positive(config.clip_norm),
+        "--clip-norm must be a positive number",
+        config.clip_norm,
+    )
+    _require(
+        0 <= config.warmup_epochs < math.inf,
+        "--warmup-epochs must be 0 or a positive number",
+        config.warmup_epochs,
+    )
+    _require(
+        epochs is None or config.warmup_epochs < max(epochs, 1),
+        f"--warmup-epochs must be shorter than the run of {epochs} epochs",
+        config.warmup_epochs,
+    )
+    _require(
+        config.schedule != "onecycle" or config.warmup_epochs == 0,
+        "--warmup-epochs must be 0 with --schedule=onecycle, which warms up itself",
+        config.warmup_epochs,
+    )
+    marks = (0.0, *config.step_epochs, 1.0)
+    _require(
+        all(a < b for a, b in itertools.pairwise(marks)),
+        "--step-epochs must be ascending numbers between 0 and 1, as parts of the run",
+        " ".join(f"{mark:g}" for mark in config.step_epochs),
+    )
+    _require(0 < factor <= 1, "--step-factor must be above 0 and at most 1", factor)
+    _require(
+        0 <= config.label_smoothing < 1,
+        "--label-smoothing must be at least 0 and below 1",
+        config.label_smoothing,
+    )
+    _require(
+        config.ema is None or 0 < config.ema < 1,
+        "--ema must lie between 0 and 1, for instance 0.999",
+        config.ema,
+    )
+    _require(
+        config.accumulate >= 1, "--accumulate must be 1 or more", config.accumulate
+    )
+
+
+def make_schedule(
+    config: OptimConfig, total_steps: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """Learning rate as a function of the number of updates already done.
+
+    After a linear warm-up from 0 to the peak over `warmup_epochs`:
+
+    - constant: the peak.
+    - step: the peak, multiplied by `step_factor` at each of `step_epochs`, which count
+      as parts of the whole run, warm-up included.
+    - cosine: half a cosine from the peak to 0 at `total_steps` (Loshchilov and Hutter
+      2017, "SGDR", without restarts).
+    - onecycle: no warm-up but its own, a cosine from peak / 25 to the peak over the
+      first 30 % of the run, then one down to peak / 250,000 (Smith and Topin 2018,
+      "Super-Convergence"; the constants are fastai's and torch's).
+
+    Args:
+      config: the settings, valid by `validate`.
+      total_steps: updates in the whole run, at least 1.
+      steps_per_epoch: updates in an epoch.
+
+    Returns:
+      A pure function int [] -> float [].
+
+    Raises:
+      InputError: the warm-up is as long as the run or longer.
+    """
+    peak = config.learning_rate
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if warmup >= max(total_steps, 1):
+        raise InputError(
+            f"--warmup-epochs must be shorter than the run of {total_steps} steps, "
+            f"not {config.warmup_epochs:g} epochs of {steps_per_epoch} steps"
+        )
+    match config.schedule:
+        case "constant":
+            main = optax.constant_schedule(peak)
+        case "step":
+            scales: dict[int, float] = {}
+            for part in config.step_epochs:  # of a short run, two may be the same step
+                mark = round(part * total_steps) - warmup
+                scales[mark] = scales.get(mark, 1.0) * config.step_factor
+            main = optax.piecewise_constant_schedule(peak, scales)
+        case "cosine":
+            main = optax.cosine_decay_schedule(peak, total_steps - warmup)
+        case "onecycle":
+            main = optax.cosine_onecycle_schedule(total_steps, peak)
+    if warmup == 0:
+        return main
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, warmup), main], [warmup]
+    )
+
+
+def make_optimizer(
+    config: OptimConfig, total_steps: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD as configured: clipping, weight decay, momentum and schedule.
+
+    With `decoupled` the weights decay by learning rate x `weight_decay` at each step,
+    apart from the momentum: SGDW (Loshchilov and Hutter 2019, "Decoupled Weight Decay
+    Regularization"), in the parametrisation of torch's AdamW. The paper multiplies by
+    the schedule alone: its lambda is our peak learning rate x `weight_decay`.
+
+    Args:
+      config: the settings, valid by `validate`.
+      total_steps: updates in the whole run.
+      steps_per_epoch: updates in an epoch.
+
+    Returns:
+      A transformation for any pytree of parameters; `update` needs them.
+
+    Raises:
+      InputError: from `make_schedule`.
+    """
+    schedule = make_schedule(config, total_steps, steps_per_epoch)
+    stages: list[optax.GradientTransformation] = []
+    if config.clip_norm is not None:
+        stages.append(optax.clip_by_global_norm(config.clip_norm))
+    decay = optax.add_decayed_weights(
+        config.weight_decay, mask=None if config.decay_all else kernels
+    )
+    if config.weight_decay and not config.decoupled:
+        stages.append(decay)
+    if config.momentum:
+        stages.append(optax.trace(config.momentum, nesterov=config.nesterov))
+    if config.weight_decay and config.decoupled:
+        stages.append(decay)
+    stages.append(optax.scale_by_learning_rate(schedule))
+    return optax.chain(*stages)
+
+
+def kernels(params: optax.Params) -> optax.Params:
+    """Marks the leaves that weight decay is for: those that Flax calls "kernel".
+
+    Biases and the parameters of normalisation are left alone, as He et al. 2019 ("Bag of
+    Tricks", section 3.1) recommend.
+
+    Args:
+      params: pytree of parameters.
+
+    Returns:
+      The same tree with a bool for each leaf.
+    """
+
+    def is_kernel(path: tuple[jax.tree_util.KeyEntry, ...], leaf: jax.Array) -> bool:
+        return jax.tree_util.keystr(path[-1:], simple=True) == "kernel"
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def _positive(number: float) -> bool:
+    """Whether it is above zero and finite (NaN is neither)."""
+    return 0 < number < math.inf
+
+
+def _require(condition: bool, rule: str, value: object) -> None:
+    """Raises InputError with the rule and the value that breaks it."""
+    if not condition:
+        raise InputError(f"{rule}, not {value}")
+
+
+def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises InputError for a value that is none of the choices."""
+    _require(value in choices, f"{option} must be one of {', '.join(choices)}", value)
