@@ -179,8 +179,8 @@ def make_optimizer(
 def kernels(params: optax.Params) -> optax.Params:
     """Marks the leaves that weight decay is for: those that Flax calls "kernel".
 
-    Biases and the parameters of normalisation are left alone, as He et al. 2019 ("Bag of
-    Tricks", section 3.1) recommend.
+    Biases and the parameters of normalisation are left alone, as He et al. 2019
+    ("Bag of Tricks", section 3.1) recommend.
 
     Args:
       params: pytree of parameters.
