@@ -6,8 +6,11 @@ always means "let the architecture or the data decide", never a number in disgui
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from jaxdl.errors import InputError
 
 Loss = Literal["cross_entropy", "mse"]
 Schedule = Literal["constant", "step", "cosine", "onecycle"]
@@ -142,3 +145,71 @@ class Config:
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(v) for name, v in value.items()}
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_json(values: Mapping[str, Any]) -> Config:
+    """Inverse of `to_json`.
+
+    Raises:
+      InputError: a setting is missing, or there is one of an unknown name.
+    """
+    sections = {}
+    for section in dataclasses.fields(Config):
+        kind: Any = section.type
+        given = dict(values.get(section.name, {}))
+        names = {field.name for field in dataclasses.fields(kind)}
+        if given.keys() != names:
+            odd = ", ".join(sorted(given.keys() ^ names))
+            raise InputError(
+                f"the stored configuration does not fit this version of jaxdl "
+                f"({section.name}: {odd}); start a new run"
+            )
+        for field in dataclasses.fields(kind):
+            value = given[field.name]
+            if isinstance(value, list):
+                given[field.name] = tuple(value)
+            elif "Path" in str(field.type) and value is not None:
+                given[field.name] = Path(value)
+        sections[section.name] = kind(**given)
+    return Config(**sections)
+
+
+def differences(stored: Config, given: Config) -> list[str]:
+    """How a configuration given for a resumed run differs from the stored one.
+
+    Where data and runs lie may change, and so may the wish to resume; all else decides
+    the bits of the run.
+    """
+    free = {"resume", "name", "out", "raw_dir", "cache_dir"}
+    found = []
+    for section in dataclasses.fields(Config):
+        old, new = getattr(stored, section.name), getattr(given, section.name)
+        for field in dataclasses.fields(old):
+            was, is_now = getattr(old, field.name), getattr(new, field.name)
+            if field.name not in free and was != is_now:
+                option = "--" + field.name.replace("_", "-")
+                found.append(f"{option} was {_shown(was)}, not {_shown(is_now)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def renamed(config: Config, name: str, *, resume: bool) -> Config:
+    """The same settings for the run of that name."""
+    run = dataclasses.replace(config.run, name=name, resume=resume)
+    return dataclasses.replace(config, run=run)

@@ -10,6 +10,9 @@ is armed when `jaxdl` is imported, and `check` refuses to go on where it came to
 import functools
 import os
 from importlib import metadata
+from pathlib import Path
+
+from jaxdl.errors import InputError
 
 # The flag exists in these versions only, and XLA aborts the process on a flag that it
 # does not know; so other versions get the self-check alone.
@@ -52,6 +55,39 @@ def check() -> None:
             f"Import jaxdl before JAX computes anything, or start Python with "
             f"XLA_FLAGS={CURE}"
         )
+
+
+def start(cache_dir: Path) -> None:
+    """Makes JAX ready for a run; call it once, before anything is computed.
+
+    Joins the other processes where `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID` are set, keeps compiled programs in `cache_dir` from one run to the
+    next, and runs `check`.
+
+    Raises:
+        InputError: the variables are incomplete.
+        WrongNumbersError: from `check`.
+    """
+    import jax
+
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"),
+            process_id=_number("JAX_PROCESS_ID"),
+        )
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    check()
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal():
+        raise InputError(
+            f"{variable} must be a whole number where JAX_COORDINATOR_ADDRESS is set, "
+            f"not {value!r}"
+        )
+    return int(value)
 
 
 def last_row_squared_norm() -> float:

@@ -1,0 +1,145 @@
+"""Checkpoints with Orbax: saved in the background, verified when they are read.
+
+Orbax renames finished checkpoints into place, so a killed process leaves none half
+done; but it stores no digest of their content. Each checkpoint therefore carries one,
+and `restore` passes over a checkpoint that does not match it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxdl.errors import InputError
+from jaxdl.training.state import TrainState
+
+Manager = ocp.CheckpointManager
+
+
+def open_manager(directory: Path, keep: int) -> Manager:
+    """Opens a folder of checkpoints that keeps the `keep` most recent ones.
+
+    Raises:
+      InputError: the folder cannot be made or written.
+    """
+    try:
+        return Manager(
+            directory.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write checkpoints to {directory}: {error.strerror or error}; "
+            f"choose another folder with --out"
+        ) from error
+
+
+def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None:
+    """Saves the state under its step, in the background; does nothing if it is there.
+
+    A step that is there already holds the same bits: a resumed run comes by it again.
+
+    Args:
+      manager: from `open_manager`.
+      state: the state; replicated over devices.
+      record: JSON-serialisable facts to keep with it.
+    """
+    host = to_host(state)
+    step = int(host.step)
+    if step in manager.all_steps():
+        return
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(host),
+            record=ocp.args.JsonSave({**record, "digest": digest(host)}),
+        ),
+        force=True,
+    )
+
+
+def restore(
+    manager: Manager, like: TrainState
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restores the most recent checkpoint whose content matches its digest.
+
+    Args:
+      manager: from `open_manager`.
+      like: a state of the same structure, for shapes and dtypes.
+
+    Returns:
+      (state on the host, its record), or None where there is no checkpoint at all.
+
+    Raises:
+      InputError: there are checkpoints, but none is whole, or they belong to another
+        model.
+    """
+    failures = []
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            host, record = _read(manager, step, like)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            failures.append(f"step {step}: {_first_line(error)}")
+            continue
+        found = digest(host)
+        if found == record.pop("digest", None):
+            return from_host(host), record
+        failures.append(f"step {step}: its content does not match its digest")
+    if failures:
+        raise InputError(
+            f"no checkpoint in {manager.directory} can be restored "
+            f"({'; '.join(failures)}); it is damaged or of another model: "
+            f"start a new run under another --name"
+        )
+    return None
+
+
+def forget_after(manager: Manager, step: int) -> None:
+    """Deletes the checkpoints of later steps, passed over as damaged."""
+    for later in [s for s in manager.all_steps() if s > step]:
+        manager.delete(later)
+
+
+def to_host(state: TrainState) -> TrainState:
+    """Copies the state into NumPy arrays; the key becomes its raw uint32 data."""
+    raw = state._replace(key=jax.random.key_data(state.key))
+    # A copy, not a view: the step's memory is donated to the next one.
+    return jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(raw))
+
+
+def from_host(host: TrainState) -> TrainState:
+    """Inverse of `to_host`, still on the host but for the key."""
+    return host._replace(key=jax.random.wrap_key_data(host.key))
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes of a pytree of host arrays."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        name = jax.tree_util.keystr(path)
+        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        sha.update(array.reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
+
+
+def _read(
+    manager: Manager, step: int, like: TrainState
+) -> tuple[TrainState, dict[str, Any]]:
+    raw = like._replace(key=jax.eval_shape(jax.random.key_data, like.key))
+    template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), raw)
+    item = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), record=ocp.args.JsonRestore()
+        ),
+    )
+    return item.state, dict(item.record)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

@@ -1,0 +1,305 @@
+"""The training loop: a generator of events over a run that can stop at any moment.
+
+It prints nothing and writes nothing but checkpoints; whoever iterates over it shows and
+records what happens. An event is handled before the next checkpoint is saved, so a log
+on disk is never behind the checkpoint that a run resumes from.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxdl.data import batches
+from jaxdl.data.batches import Layout
+from jaxdl.data.sources import Split
+from jaxdl.training import checkpoints, parallel
+from jaxdl.training.checkpoints import Manager
+from jaxdl.training.epoch import Evaluate, Examples, RunResident, RunStreamed
+from jaxdl.training.parallel import Devices
+from jaxdl.training.state import NEVER, TrainState, evaluated_variables
+
+SLICE_SECONDS = 0.3
+"""A call into the device lasts about this long: the pace of the progress bar, and how
+soon a signal is heeded."""
+CHUNK_BYTES = 1 << 24
+"""Images of about this many bytes travel to the device at once, when they stream."""
+
+
+class Progressed(NamedTuple):
+    """Some steps are done."""
+
+    step: int
+    """Steps done in the whole run."""
+
+
+class Logged(NamedTuple):
+    """A line of the log: means over the steps since the one before."""
+
+    epoch: int
+    """From 1."""
+    batch: int
+    """Steps done in this epoch."""
+    step: int
+    loss: float
+    accuracy: float
+    """In [0, 1], of the training batches as they were seen."""
+
+
+class Validated(NamedTuple):
+    """An epoch is over."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    """In [0, 1], on the validation split."""
+    best: bool
+    """Whether no epoch before was better."""
+
+
+class Record(NamedTuple):
+    """What a checkpoint keeps beside the state."""
+
+    best_accuracy: float = -1.0
+    """Best validation accuracy so far."""
+    best_epoch: int = 0
+    """Epoch that reached it, from 1."""
+    seconds: float = 0.0
+    """Time spent on the run, over all its sessions."""
+
+
+class Finished(NamedTuple):
+    """The run is over, or stopped; its last checkpoint is saved."""
+
+    state: TrainState
+    record: Record
+    reason: str
+    """"done", "patience" or "stopped"."""
+
+
+Event = Progressed | Logged | Validated | Finished
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Schedule(NamedTuple):
+    """How long a run is, and when it reports and saves."""
+
+    epochs: int
+    steps_per_epoch: int
+    log_every: int
+    checkpoint_seconds: float
+    patience: int | None
+
+
+class Programs(NamedTuple):
+    """The run's compiled functions; `train` fits where the training split lies."""
+
+    train: RunResident | RunStreamed
+    evaluate: Evaluate
+    devices: Devices
+    layout: Layout
+
+
+def fit(
+    state: TrainState,
+    record: Record,
+    train: Examples | Split,
+    validation: Split,
+    programs: Programs,
+    schedule: Schedule,
+    latest: Manager,
+    best: Manager,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Trains until the end of the schedule, until it stops improving, or until told.
+
+    Args:
+      state: a new state, or one from `checkpoints.restore`; on the devices.
+      record: the record that came with it.
+      train: training split, on the devices (`Examples`, for a resident program) or on
+        the host (`Split`, for a streamed one).
+      validation: split that decides which checkpoint is best.
+      programs: compiled functions.
+      schedule: length of the run and its rhythm.
+      latest: gets a checkpoint after every epoch, from time to time, and at the end.
+      best: gets the checkpoints of the best epochs.
+      stop: asked between calls into the device; True saves and ends the run. With
+        several processes the run ends if any of them says so.
+
+    Yields:
+      What happens, in order; `Finished` is the last.
+
+    Raises:
+      DivergedError: a loss was NaN or infinite. Nothing is saved after such a step.
+    """
+    began = time.monotonic() - record.seconds
+    per_epoch = schedule.steps_per_epoch
+    step = int(state.step)
+    saved = time.monotonic()
+
+    def save(manager: Manager) -> None:
+        checkpoints.save(manager, state, record._asdict())
+
+    while step < schedule.epochs * per_epoch:
+        epoch, batch = divmod(step, per_epoch)
+        if epoch - record.best_epoch >= (schedule.patience or schedule.epochs):
+            break
+        slices = _slices(state, batch, epoch, train, programs, schedule)
+        for state in slices:
+            step = int(state.step)
+            batch = step - epoch * per_epoch
+            _refuse_divergence(state, latest)
+            yield Progressed(step)
+            if batch % schedule.log_every == 0 or batch == per_epoch:
+                yield _logged(state, epoch, batch)
+            record = record._replace(seconds=time.monotonic() - began)
+            due = time.monotonic() - saved > schedule.checkpoint_seconds
+            due, stopping = _agree(due, stop())
+            if batch < per_epoch and (due or stopping):
+                save(latest)
+                saved = time.monotonic()
+                if stopping:
+                    latest.wait_until_finished()
+                    yield Finished(state, record, "stopped")
+                    return
+
+        scores = programs.evaluate(evaluated_variables(state), validation)
+        # With equal accuracy the later epoch counts: the rate has fallen further.
+        better = scores.accuracy >= record.best_accuracy
+        if better:
+            record = record._replace(
+                best_accuracy=scores.accuracy, best_epoch=epoch + 1
+            )
+        yield Validated(epoch + 1, step, scores.loss, scores.accuracy, better)
+        record = record._replace(seconds=time.monotonic() - began)
+        if better:
+            save(best)
+            # Only then may a checkpoint that remembers this best one be saved.
+            best.wait_until_finished()
+        save(latest)
+        saved = time.monotonic()
+
+    latest.wait_until_finished()
+    done = step == schedule.epochs * per_epoch
+    yield Finished(state, record, "done" if done else "patience")
+
+
+def _slices(
+    state: TrainState,
+    first: int,
+    epoch: int,
+    train: Examples | Split,
+    programs: Programs,
+    schedule: Schedule,
+) -> Iterator[TrainState]:
+    """Runs an epoch from step `first` on, yielding the state after every slice."""
+    order = batches.epoch_order(state.key, epoch, len(train.labels))
+    if isinstance(train, Examples):
+        order = parallel.replicate(order, programs.devices)
+        return _resident_slices(state, first, order, train, programs, schedule)
+    return _streamed_slices(state, first, np.asarray(order), train, programs, schedule)
+
+
+def _resident_slices(
+    state: TrainState,
+    first: int,
+    order: jax.Array,
+    train: Examples,
+    programs: Programs,
+    schedule: Schedule,
+) -> Iterator[TrainState]:
+    """Slices of about `SLICE_SECONDS`, cut at the lines of the log.
+
+    How an epoch is cut does not change its bits, so the clock may decide.
+    """
+    pace, measured = 1, False
+    while first < schedule.steps_per_epoch:
+        count = min(pace, _to_next_line(first, schedule))
+        began = time.monotonic()
+        state = jax.block_until_ready(
+            programs.train(state, train, order, first, count)  # type: ignore[arg-type, call-arg]
+        )
+        seconds = (time.monotonic() - began) / count
+        # The first call compiles, and tells nothing of the pace.
+        if measured:
+            pace = _common(max(1, min(round(SLICE_SECONDS / seconds), 10 * pace)))
+        measured = True
+        first += count
+        yield state
+
+
+def _streamed_slices(
+    state: TrainState,
+    first: int,
+    order: np.ndarray,
+    train: Split,
+    programs: Programs,
+    schedule: Schedule,
+) -> Iterator[TrainState]:
+    """Slices of one chunk, cut at the lines of the log."""
+    layout = programs.layout
+    step_bytes = train.images[0].nbytes * layout.batch_size
+    steps = max(1, min(CHUNK_BYTES // step_bytes, schedule.log_every))
+    pieces = []
+    while first < schedule.steps_per_epoch:
+        pieces.append((first, min(steps, _to_next_line(first, schedule))))
+        first += pieces[-1][1]
+    chunks = batches.chunks(train, order, pieces, layout, steps)
+    for piece, chunk in zip(pieces, chunks, strict=True):
+        images, labels = parallel.shard(chunk, programs.devices)
+        state = programs.train(state, images, labels, *piece)  # type: ignore[arg-type]
+        yield state
+
+
+def _to_next_line(batch: int, schedule: Schedule) -> int:
+    """Steps until the log gets its next line, or the epoch ends."""
+    to_line = schedule.log_every - batch % schedule.log_every
+    return min(to_line, schedule.steps_per_epoch - batch)
+
+
+def _logged(state: TrainState, epoch: int, batch: int) -> Logged:
+    totals = jax.device_get(state.totals)
+    count = int(totals.count)
+    return Logged(
+        epoch=epoch + 1,
+        batch=batch,
+        step=int(state.step),
+        loss=float(totals.loss) / count,
+        accuracy=int(totals.correct) / count,
+    )
+
+
+def _refuse_divergence(state: TrainState, latest: Manager) -> None:
+    bad_step = int(state.bad_step)
+    if bad_step == NEVER:
+        return
+    latest.wait_until_finished()
+    good = latest.latest_step()
+    where = "there is none" if good is None else f"step {good}"
+    raise DivergedError(
+        f"the loss is not finite at step {bad_step} (last good checkpoint: {where}). "
+        f"Try a smaller --learning-rate, --warmup-epochs or --clip-norm, under another "
+        f"--name"
+    )
+
+
+def _agree(*flags: bool) -> list[bool]:
+    """Each flag, or-ed over the processes: they must save and stop at the same step."""
+    if jax.process_count() == 1:
+        return list(flags)
+    everyone = multihost_utils.process_allgather(np.array(flags))
+    return [bool(flag) for flag in everyone.any(axis=0)]
+
+
+def _common(pace: int) -> int:
+    """The first process's pace, everywhere: all must make the same calls."""
+    if jax.process_count() == 1:
+        return pace
+    return int(multihost_utils.broadcast_one_to_all(np.int32(pace)))
