@@ -1,0 +1,1 @@
+"""Where examples come from, and what happens to them before a model sees them."""
