@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jaxdl.data.sources import Dataset
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -17,7 +18,6 @@ from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
 from jaxdl.data import batches, sources
-from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.models import cost
 from jaxdl.training import assemble, checkpoints, loop, parallel

@@ -44,6 +44,13 @@ def parse(experiment: str, default: Config, description: str) -> Config:
     return settings.renamed(given, directory.name, resume=True)
 
 
+def parse_plain(experiment: str, kind: type[T], description: str) -> T:
+    """Reads a dataclass from the command line."""
+    return tyro.cli(
+        kind, prog=f"python -m experiments.{experiment}", description=description
+    )
+
+
 def run_to_resume(experiment: str, config: Config) -> Path:
     """The run that --name names, or the most recent one.
 
@@ -97,6 +104,7 @@ class StopOnSignal:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __call__(self) -> bool:
+        """Whether a signal has arrived."""
         return self.signal is not None
 
 

@@ -1,0 +1,88 @@
+"""Evaluate a finished run on the data that it was trained on.
+
+    python -m experiments.evaluate checkpoints/mnist/RUN
+    python -m experiments.evaluate checkpoints/svhn/RUN --split=validation --json
+
+Prints loss, accuracy and the accuracy of every class.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments import cli
+from jaxdl.config import DataConfig
+
+_DEFAULTS = DataConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What to evaluate, and on what."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Part of the data set."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """The best checkpoint by validation accuracy, or the latest."""
+    raw_dir: Path | None = _DEFAULTS.raw_dir
+    """Folder with the official raw files (default: $JAXDL_RAW_DIR)."""
+    cache_dir: Path = _DEFAULTS.cache_dir
+    """Where prepared data and compiled programs are kept."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def main() -> None:
+    """Parses the command line and evaluates."""
+    config = cli.parse_plain("evaluate", EvaluateConfig, __doc__)
+    from experiments import stored
+    from jaxdl.data import sources
+
+    run = stored.load(config.run, config.checkpoint, config.cache_dir)
+    dataset = sources.load(
+        run.dataset["name"],
+        raw_dir=config.raw_dir,
+        cache_dir=config.cache_dir,
+        validation=run.config.data.validation,
+        seed=run.config.run.seed,
+    )
+    scores = run.evaluate(run.variables, getattr(dataset, config.split))
+    right, counts = scores.confusion.diagonal(), scores.confusion.sum(1)
+    by_class = {
+        name: float(r / n) if n else None
+        for name, r, n in zip(dataset.classes, right, counts, strict=True)
+    }
+    if config.json:
+        print(
+            json.dumps(
+                {
+                    "run": str(config.run),
+                    "checkpoint": config.checkpoint,
+                    "step": run.step,
+                    "dataset": dataset.name,
+                    "split": config.split,
+                    "count": len(scores.labels),
+                    "loss": scores.loss,
+                    "accuracy": scores.accuracy,
+                    "accuracy_by_class": by_class,
+                }
+            )
+        )
+        return
+    print(
+        f"{run.config.model.arch} of step {run.step:,} ({config.checkpoint}) on "
+        f"{dataset.name}, {config.split}, {len(scores.labels):,} images"
+    )
+    for name, accuracy in by_class.items():
+        print(f"  {name}: " + ("none" if accuracy is None else f"{100 * accuracy:.2f}"))
+    print(f"Loss on the {config.split} set: {scores.loss:.4f}")
+    print(f"Accuracy on the {config.split} set: {100 * scores.accuracy:.2f}")
+
+
+if __name__ == "__main__":
+    cli.run_or_exit(main)

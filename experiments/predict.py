@@ -1,0 +1,76 @@
+"""Say what is on an image, with the model of a finished run.
+
+    python -m experiments.predict checkpoints/svhn/RUN house.jpg door.png
+    python -m experiments.predict checkpoints/mnist/RUN digit.png --json
+
+Images are PNG or JPEG of any size; they are resized to what the model was trained on.
+MNIST's digits are light on dark and centred: give such images to a model of it.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments import cli
+from jaxdl.config import DataConfig
+from jaxdl.errors import InputError
+
+_DEFAULTS = DataConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Which model, and which images."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Image files."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """The best checkpoint by validation accuracy, or the latest."""
+    cache_dir: Path = _DEFAULTS.cache_dir
+    """Where compiled programs are kept."""
+    json: bool = False
+    """Print a JSON array instead of text."""
+
+
+def main() -> None:
+    """Parses the command line and predicts."""
+    config = cli.parse_plain("predict", PredictConfig, __doc__)
+    if not config.images:
+        raise InputError("give at least one image file after the run's folder")
+    import numpy as np
+    from jaxdl.data.sources import Split
+    from scipy.special import softmax
+
+    from experiments import stored
+    from jaxdl.data import images as image_files
+
+    run = stored.load(config.run, config.checkpoint, config.cache_dir)
+    pixels = np.stack(
+        [image_files.read(path, run.facts.image_shape) for path in config.images]
+    )
+    unknown = np.zeros(len(pixels), np.int32)
+    logits = run.evaluate(run.variables, Split(pixels, unknown)).logits
+    classes = run.facts.classes
+    answers = []
+    for path, row in zip(config.images, softmax(logits, axis=-1), strict=True):
+        probabilities = dict(zip(classes, map(float, row), strict=True))
+        label = classes[int(row.argmax())]
+        answers.append(
+            {"image": str(path), "label": label, "probabilities": probabilities}
+        )
+    if config.json:
+        print(json.dumps(answers))
+        return
+    for answer in answers:
+        ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name}: {100 * p:.1f} %" for name, p in ranked)
+        print(f"{answer['image']}: {answer['label']}  ({shown})")
+
+
+if __name__ == "__main__":
+    cli.run_or_exit(main)

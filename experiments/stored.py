@@ -1,0 +1,82 @@
+"""A finished run, read back from its directory: for `evaluate` and `predict`."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from jaxdl import config as settings
+from jaxdl import runs, runtime
+from jaxdl.config import Config
+from jaxdl.errors import InputError
+from jaxdl.training import assemble, checkpoints, parallel
+from jaxdl.training.assemble import DataFacts
+from jaxdl.training.epoch import Evaluate
+from jaxdl.training.state import Variables, evaluated_variables
+
+Which = Literal["best", "latest"]
+
+
+class Stored(NamedTuple):
+    """A trained model and how it came about."""
+
+    config: Config
+    dataset: dict[str, Any]
+    """The data really used: name and sizes."""
+    facts: DataFacts
+    variables: Variables
+    """On the device."""
+    step: int
+    """Steps after which the checkpoint was taken."""
+    evaluate: Evaluate
+
+
+def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
+    """Reads a run's configuration and one of its checkpoints.
+
+    Args:
+      directory: the run.
+      which: "best" by validation accuracy, or "latest".
+      cache_dir: where compiled programs are kept.
+
+    Raises:
+      InputError: not a run, or its checkpoints are missing, damaged or of another
+        model.
+    """
+    stored = runs.read_json(directory / "config.json")
+    try:
+        config = settings.from_json(stored["config"])
+        dataset = stored["dataset"]
+        facts = DataFacts(
+            image_shape=tuple(dataset["image_shape"]),
+            classes=tuple(dataset["classes"]),
+            mean=tuple(dataset["mean"]),
+            std=tuple(dataset["std"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{directory / 'config.json'} is not the configuration of a run: {error!r}"
+        ) from error
+    assemble.validate(config)
+    runtime.start(cache_dir)
+    steps = max(1, dataset["train"] // config.run.batch_size)
+    devices = parallel.choose("jit", 1, 1, 1)
+    parts = assemble.assemble(
+        config, facts, steps * max(1, config.run.epochs), steps, devices
+    )
+    if not (directory / which).is_dir():
+        raise InputError(f"{directory} has no {which} checkpoint yet")
+    found = checkpoints.restore(
+        checkpoints.open_manager(directory / which, config.run.keep),
+        assemble.initial_state(config, parts, facts),
+    )
+    if found is None:
+        raise InputError(f"{directory} has no {which} checkpoint yet")
+    state, _ = found
+    programs = assemble.compile_programs(config, parts, devices, resident=True)
+    return Stored(
+        config=config,
+        dataset=dataset,
+        facts=facts,
+        variables=parallel.replicate(evaluated_variables(state), devices),
+        step=int(state.step),
+        evaluate=programs.evaluate,
+    )
