@@ -157,7 +157,7 @@ def train(
     images = job.dataset.train.images
     resident = job.config.data.placement == "device" or (
         job.config.data.placement == "auto"
-        and batches.fits(images.nbytes, jax.local_devices()[0], job.devices.count)
+        and batches.fits(images.nbytes, jax.local_devices()[0], job.devices.size)
     )
     data = (
         parallel.replicate(Examples(images, job.dataset.train.labels), job.devices)
@@ -317,7 +317,7 @@ def header(job: Job, path: Path, state: TrainState) -> str:
     lines += [
         f"Data:    {dataset.name} ({sizes})",
         f"Model:   {job.config.model.arch}, {parameters(job):,} parameters",
-        f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.count}",
+        f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.size}",
         f"Run:     {path}",
     ]
     if int(state.step):

@@ -10,7 +10,7 @@ MNIST's digits are light on dark and centred: give such images to a model of it.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -56,7 +56,7 @@ def main() -> None:
     unknown = np.zeros(len(pixels), np.int32)
     logits = run.evaluate(run.variables, Split(pixels, unknown)).logits
     classes = run.facts.classes
-    answers = []
+    answers: list[dict[str, Any]] = []
     for path, row in zip(config.images, softmax(logits, axis=-1), strict=True):
         probabilities = dict(zip(classes, map(float, row), strict=True))
         label = classes[int(row.argmax())]

@@ -173,7 +173,7 @@ def compile_programs(
       devices: from `parallel.choose`.
       resident: the training split lies on the devices; otherwise it streams.
     """
-    layout = Layout(config.run.batch_size, config.optim.accumulate, devices.count)
+    layout = Layout(config.run.batch_size, config.optim.accumulate, devices.size)
     compile_train = epoch.compile_resident if resident else epoch.compile_streamed
     return Programs(
         train=compile_train(parts.train_step, layout, devices, config.run.log_every),

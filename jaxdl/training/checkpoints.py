@@ -8,7 +8,7 @@ and `restore` passes over a checkpoint that does not match it.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jaxdl.errors import InputError
 from jaxdl.training.state import TrainState
 
-Manager = ocp.CheckpointManager
+Manager: TypeAlias = ocp.CheckpointManager
 
 
 def open_manager(directory: Path, keep: int) -> Manager:

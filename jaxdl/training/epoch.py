@@ -143,13 +143,13 @@ def compile_evaluate(
         return jax.lax.all_gather(scores, devices.axis_name, tiled=True)
 
     program = parallel.compile(score, devices, sharded=(1, 2))
-    size = batch_size * devices.count
+    size = batch_size * devices.size
 
     def evaluate(variables: Variables, split: Split) -> Scores:
         parts = []
         for start in range(0, len(split.labels), size):
             index = np.minimum(np.arange(start, start + size), len(split.labels) - 1)
-            index = index.reshape(devices.count, batch_size)
+            index = index.reshape(devices.size, batch_size)
             batch = parallel.shard((split.images[index], split.labels[index]), devices)
             parts.append(program(variables, *batch))
         logits, losses = (

@@ -224,7 +224,7 @@ def _resident_slices(
         count = min(pace, _to_next_line(first, schedule))
         began = time.monotonic()
         state = jax.block_until_ready(
-            programs.train(state, train, order, first, count)  # type: ignore[arg-type, call-arg]
+            programs.train(state, train, order, first, count)  # type: ignore[arg-type]
         )
         seconds = (time.monotonic() - began) / count
         # The first call compiles, and tells nothing of the pace.
@@ -266,7 +266,7 @@ def _to_next_line(batch: int, schedule: Schedule) -> int:
 
 def _logged(state: TrainState, epoch: int, batch: int) -> Logged:
     totals = jax.device_get(state.totals)
-    count = int(totals.count)
+    count = int(totals.examples)
     return Logged(
         epoch=epoch + 1,
         batch=batch,

@@ -28,14 +28,14 @@ class Devices(NamedTuple):
     mesh: Mesh
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Devices over all processes."""
         return int(self.mesh.size)
 
     @property
     def axis_name(self) -> str | None:
         """Axis that exists inside compiled functions; None on one device with jit."""
-        return None if self.kind == "jit" and self.count == 1 else AXIS
+        return None if self.kind == "jit" and self.size == 1 else AXIS
 
 
 def choose(
@@ -99,7 +99,7 @@ def compile(
 
     if devices.kind == "pmap":
         return _compile_pmap(function, devices, sharded, donate)
-    if devices.count == 1:
+    if devices.size == 1:
         return jax.jit(drop_device_axis, donate_argnums=donate)
 
     def over_mesh(*args: Any) -> Any:
@@ -129,7 +129,7 @@ def shard(tree: Tree, devices: Devices) -> Tree:
     """Puts row d of every leaf's leading axis on device d.
 
     Args:
-      tree: pytree of host arrays [devices.count, ...], equal in every process.
+      tree: pytree of host arrays [devices.size, ...], equal in every process.
       devices: from `choose`.
     """
     sharding = NamedSharding(devices.mesh, PartitionSpec(AXIS))

@@ -18,7 +18,7 @@ class Totals(NamedTuple):
     """Sum of the per-example losses, float32."""
     correct: jax.Array
     """Number of examples whose arg-max is their label, int32."""
-    count: jax.Array
+    examples: jax.Array
     """Number of examples, int32."""
 
 

@@ -6,7 +6,7 @@ axis. `jaxdl.training.parallel` compiles them.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -71,7 +71,7 @@ def make_train_step(
         if augment is not None:
             images = augment(augment_key, images, batch.positions)
 
-        def objective(params: Variables) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def objective(params: Variables) -> tuple[jax.Array, Any]:
             logits, updated = model.apply(
                 {"params": params, **stats},
                 images,
@@ -143,7 +143,9 @@ def make_predict(model: nn.Module, preprocess: Preprocess) -> Predict:
     """Builds `predict(variables, images uint8 [N, H, W, C]) -> logits [N, K]`, pure."""
 
     def predict(variables: Variables, images: jax.Array) -> jax.Array:
-        return model.apply(variables, preprocess(images), train=False)
+        logits = model.apply(variables, preprocess(images), train=False)
+        assert isinstance(logits, jax.Array)  # no collection is mutable
+        return logits
 
     return predict
 
@@ -153,5 +155,5 @@ def _average(
 ) -> Variables:
     """One update of the moving average, in float32."""
     t = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1 + t) / (10 + t))
-    return jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, ema, variables)
+    d = jnp.minimum(decay, (1 + t) / (10 + t))
+    return jax.tree.map(lambda a, v: d * a + (1 - d) * v, ema, variables)

@@ -1,0 +1,1 @@
+"""One module per question; each `python -m experiments.X --help` teaches."""
