@@ -5,6 +5,7 @@ Initialised by He et al. 2015 (fan-in, normal) for ReLU and GELU, by Glorot and 
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxdl.models.layers import as_logits, dense
 from jaxdl.models.norm import BatchNorm
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "gelu": functools.partial(nn.gelu, approximate=False),
     "tanh": nn.tanh,

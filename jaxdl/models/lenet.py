@@ -68,7 +68,7 @@ def codes(num_classes: int) -> np.ndarray:
     would serve as well; random signs exist for any set of classes.
     """
     random = np.random.default_rng(1998)
-    return random.choice(np.float32([-1, 1]), (num_classes, 84))
+    return random.choice([-1, 1], (num_classes, 84)).astype(np.float32)
 
 
 class Subsample(nn.Module):
@@ -164,5 +164,6 @@ def build(
         axis_name: Unused: there are no batch statistics.
     """
     del axis_name
-    variant = {"lenet5": LeNet5, "lenet5_1998": LeNet5Of1998}[name]
-    return variant(num_classes=num_classes, dtype=dtype)
+    if name == "lenet5":
+        return LeNet5(num_classes=num_classes, dtype=dtype)
+    return LeNet5Of1998(num_classes=num_classes, dtype=dtype)
