@@ -47,7 +47,8 @@ def cross_entropy(
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     if label_smoothing == 0:  # known when traced; a class of logit -inf stays harmless
         return hard
-    uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    uniform = (normaliser - logits).mean(axis=-1)  # subtract first: a sum may overflow
     return (1 - label_smoothing) * hard + label_smoothing * uniform
 
 

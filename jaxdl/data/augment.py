@@ -117,12 +117,15 @@ def affine(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array
     """
     count, height, width, channels = images.shape
     row, column = (grid.ravel() for grid in jnp.mgrid[:height, :width])
-    # Over flat pixels XLA's CPU loop is 1.3 times as fast as over rows and columns.
-    source = (
-        matrix[:, :, :1] * row + matrix[:, :, 1:] * column + offset[:, :, None]
-    )  # [N, 2, H * W]
-    y = jnp.clip(source[:, 0], 0, height - 1)
-    x = jnp.clip(source[:, 1], 0, width - 1)
+
+    # Four gathers in one fused loop over flat pixels: on the CPU two to ten times as
+    # fast as products with interpolation weights, and as sums of shifted images.
+    def source(axis: int, extent: int) -> jax.Array:
+        along_rows, along_columns = matrix[:, axis, :1], matrix[:, axis, 1:]
+        place = along_rows * row + along_columns * column + offset[:, axis, None]
+        return jnp.clip(place, 0, extent - 1)  # [N, H * W]
+
+    y, x = source(0, height), source(1, width)
     top = jnp.minimum(y.astype(jnp.int32), height - 2)
     left = jnp.minimum(x.astype(jnp.int32), width - 2)
     down, right = (y - top)[..., None], (x - left)[..., None]
