@@ -9,6 +9,7 @@ is armed when `jaxdl` is imported, and `check` refuses to go on where it came to
 
 import functools
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -37,12 +38,27 @@ def cure() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {CURE}".strip()
 
 
+def check_if_started() -> None:
+    """Runs `check` where JAX has started before, so that the cure may be too late.
+
+    Does not import JAX, and does nothing where it is yet to start.
+
+    Raises:
+        WrongNumbersError: from `check`.
+    """
+    # JAX has no public name for this. Where it drops this one, `start` still checks.
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    started = getattr(bridge, "backends_are_initialized", None)
+    if started is not None and started():
+        check()
+
+
 @functools.cache
 def check() -> None:
     """Computes the known wrong case on the CPU and compares it with the exact value.
 
-    Takes some 50 ms, once per process. Everything in `jaxdl` that computes results
-    calls it first.
+    Takes some 50 ms, once per process. Runs when `jaxdl` is imported after JAX has
+    started, and else from `start`.
 
     Raises:
         WrongNumbersError: the cure is not in force.
