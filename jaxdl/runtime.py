@@ -77,7 +77,7 @@ def start(cache_dir: Path) -> None:
     """Makes JAX ready for a run; call it once, before anything is computed.
 
     Joins the other processes where `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` are set, keeps compiled programs in `cache_dir` from one run to the
+    `JAX_PROCESS_ID` are set, lowers convolutions well on CPUs, keeps compiled programs in `cache_dir` from one run to the
     next, and runs `check`.
 
     Raises:
@@ -86,11 +86,14 @@ def start(cache_dir: Path) -> None:
     """
     import jax
 
+    from jaxdl.ops import conv
+
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"),
             process_id=_number("JAX_PROCESS_ID"),
         )
+    conv.enable()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     check()

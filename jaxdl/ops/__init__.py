@@ -1,0 +1,1 @@
+"""What makes JAX fast on a CPU, underneath any model: how operations are lowered."""
