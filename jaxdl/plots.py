@@ -18,9 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.stats import binomtest
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
-_Z95 = 1.959964  # the normal distribution's 97.5 % point
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -132,15 +132,14 @@ def mistakes(
         figsize=(max(6.0, 1.5 * columns), 0.7 + 1.75 * rows), layout="constrained"
     )
     which = "all" if len(shown) == len(wrong) else f"the {len(shown)} surest of"
-    figure.suptitle(
-        f"{title}\n{which} {len(wrong):,} mistakes" if len(wrong) else title,
-        fontsize=11,
-    )
+    subtitle = f"\n{which} {len(wrong):,} mistakes" if len(wrong) else ""
+    figure.suptitle(title + subtitle, fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
     for ax, i in zip(axes, shown, strict=False):
-        ax.imshow(images[i].squeeze(-1) if images.shape[-1] == 1 else images[i], "gray")
+        image = images[i].squeeze(-1) if images.shape[-1] == 1 else images[i]
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255)
         predicted, true = predictions[i], labels[i]
         ax.set_title(
             f"taken for {classes[predicted]}: {_percent(probabilities[i, predicted])}\n"
@@ -163,20 +162,22 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
       title: of the figure.
     """
     totals, hits = matrix.sum(axis=1), np.diagonal(matrix)
-    accuracy = hits / np.maximum(totals, 1)
-    low, high = wilson(hits, totals)
+    present = np.flatnonzero(totals)  # a class without examples has no accuracy
+    accuracy = hits[present] / totals[present]
+    intervals = [
+        binomtest(int(hits[i]), int(totals[i])).proportion_ci(0.95, "wilson")
+        for i in present
+    ]
+    low, high = np.reshape(intervals, (-1, 2)).T
     overall = hits.sum() / max(totals.sum(), 1)
-    figure = Figure(
-        figsize=(max(5.5, 2.5 + 0.6 * len(classes)), 4.2), layout="constrained"
-    )
+    width = max(5.5, 2.5 + 0.6 * len(classes))
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
     ax = figure.subplots()
     ax.set_title(title)
-    present = np.flatnonzero(totals)
-    errors = np.maximum([accuracy - low, high - accuracy], 0)[:, present]
     ax.errorbar(
         present,
-        accuracy[present],
-        errors,
+        accuracy,
+        np.maximum([accuracy - low, high - accuracy], 0),  # rounding may cross zero
         fmt="o",
         color=_BLUE,
         ecolor=_BLUE,
@@ -201,25 +202,6 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     _plain(ax, grid="y")
     return figure
-
-
-def wilson(hits: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % score interval of a proportion.
-
-    Args:
-      hits: int [K], successes.
-      totals: int [K], trials.
-
-    Returns:
-      Lower and upper ends, float [K]; (0, 1) where there was no trial.
-    """
-    n = np.maximum(totals, 1)
-    p, z2 = hits / n, _Z95**2
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-    none = totals == 0
-    low = np.where(none, 0.0, np.clip(middle - half, 0, 1))
-    return low, np.where(none, 1.0, np.clip(middle + half, 0, 1))
 
 
 def save(figure: Figure, path: Path) -> None:
