@@ -8,12 +8,12 @@ Examples:
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 
+from experiments import cli
 from jaxdl.errors import InputError
 from jaxdl.models import registry
 
@@ -106,22 +106,15 @@ def table(config: Config, listed: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Print the list; the exit code is 2 where the arguments are at fault."""
-    config = tyro.cli(
-        Config, args=args, description=__doc__, prog="python -m experiments.models"
-    )
-    try:
-        listed = rows(config)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main() -> None:
+    """Parses the command line and prints the list."""
+    config = cli.parse_plain("models", Config, __doc__)
+    listed = rows(config)
     if config.json:
         print(json.dumps([dataclasses.asdict(row) for row in listed], indent=2))
     else:
         print(table(config, listed))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run_or_exit(main)

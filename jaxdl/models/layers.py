@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxdl.errors import InputError
+
 torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """First weights of torch's Linear and Conv2d: uniform within +-1/sqrt(fan-in)."""
 
@@ -90,7 +92,16 @@ def dense(
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """Maximum over windows; the padding is -inf and the last odd row is dropped."""
+    """Maximum over windows; the padding is -inf and the last odd row is dropped.
+
+    Raises:
+        InputError: No whole window fits, where JAX would go on with an empty array.
+    """
+    if min(x.shape[1:3]) + 2 * padding < size:
+        raise InputError(
+            f"the images are too small for this network: a map of {x.shape[1]}x"
+            f"{x.shape[2]} cannot be pooled by {size}x{size}; `python -m experiments.models` lists the limits"
+        )
     pads = ((padding, padding), (padding, padding))
     return nn.max_pool(x, (size, size), (stride, stride), pads)
 

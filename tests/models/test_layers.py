@@ -1,0 +1,44 @@
+import jax.numpy as jnp
+import numpy as np
+import torch_reference as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdl.models import layers
+
+SIDE = st.integers(1, 20)
+
+
+def images(height, width):
+    shape = (2, height, width, 3)
+    return np.random.default_rng(height).standard_normal(shape).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=SIDE, width=SIDE, size=st.integers(1, 7))
+def test_adaptive_mean_is_torchs(height, width, size):
+    torch = reference.torch()
+    x = images(height, width)
+    theirs = torch.nn.functional.adaptive_avg_pool2d(
+        torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), size
+    )
+    ours = layers.adaptive_mean(jnp.asarray(x), size)
+    np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=st.integers(3, 20), width=st.integers(3, 20), padding=st.integers(0, 1))
+def test_max_pool_is_torchs(height, width, padding):
+    torch = reference.torch()
+    x = images(height, width) - 5  # all negative: zeros as padding would show
+    theirs = torch.nn.functional.max_pool2d(
+        torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), 3, 2, padding
+    )
+    ours = layers.max_pool(jnp.asarray(x), 3, 2, padding)
+    np.testing.assert_array_equal(ours, theirs.numpy().transpose(0, 2, 3, 1))
+
+
+def test_flatten_has_torchs_order():
+    x = images(2, 5)
+    expected = x.transpose(0, 3, 1, 2).reshape(2, -1)
+    np.testing.assert_array_equal(layers.flatten(jnp.asarray(x)), expected)
