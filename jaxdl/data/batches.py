@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+
 from jaxdl.data.sources import Split
 
 
@@ -82,7 +83,8 @@ def chunks(
     Args:
       split: the examples, on the host (or memory-mapped from disk).
       order: int [N], the epoch's permutation.
-      pieces: (first step, number of steps) of each piece, at most `steps` long.
+      pieces: (first step, number of steps) of each piece, 1 to `steps` long; at least
+        one piece.
       layout: how a step's examples are dealt out.
       steps: steps in a chunk; short pieces are padded, so that all have one shape.
 
@@ -100,9 +102,8 @@ def chunks(
         return split.images[examples], split.labels[examples]
 
     with ThreadPoolExecutor(1) as worker:
-        ahead = [worker.submit(gather, piece) for piece in pieces[:1]]
-        for following in [*pieces[1:], None]:
-            chunk = ahead.pop().result()
-            if following is not None:
-                ahead.append(worker.submit(gather, following))
+        ahead = worker.submit(gather, pieces[0])
+        for following in pieces[1:]:
+            chunk, ahead = ahead.result(), worker.submit(gather, following)
             yield chunk
+        yield ahead.result()
