@@ -77,8 +77,8 @@ def start(cache_dir: Path) -> None:
     """Makes JAX ready for a run; call it once, before anything is computed.
 
     Joins the other processes where `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` are set, lowers convolutions well on CPUs, keeps compiled programs in `cache_dir` from one run to the
-    next, and runs `check`.
+    `JAX_PROCESS_ID` are set, makes convolutions fast on CPUs, keeps compiled programs
+    in `cache_dir` from one run to the next, and runs `check`.
 
     Raises:
         InputError: the variables are incomplete.

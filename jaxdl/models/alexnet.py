@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
+from jaxdl.models.dropout import Dropout
 from jaxdl.models.layers import (
     adaptive_mean,
     as_logits,
@@ -25,6 +26,7 @@ class AlexNet(nn.Module):
     layout: str = "small"
     dropout: float = 0.5
     dtype: DTypeLike = "float32"
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -44,7 +46,7 @@ class AlexNet(nn.Module):
             x = max_pool(x, 3, 2) if pool else x
         x = flatten(adaptive_mean(x, 6) if large else x)
         for name in ("classifier_1", "classifier_4"):
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, self.axis_name)(x, train=train)
             x = nn.relu(dense(x, 4096 if large else 1024, dtype=self.dtype, name=name))
         x = dense(x, self.num_classes, dtype=self.dtype, name="classifier_6")
         return as_logits(x)
@@ -65,11 +67,17 @@ def build(
         name: "alexnet".
         num_classes: Number of logits.
         dtype: Number format of the activations; parameters are float32.
-        axis_name: Unused: there are no batch statistics.
+        axis_name: Mapped axis over which the batch is spread, if any.
         layout: "torchvision", or "small" for images of about 32x32: the first
             convolution is 5x5 with stride 1 instead of 11x11 with stride 4, and the
             hidden dense layers have 1024 units instead of 4096.
         dropout: Probability of dropping an input of the first two dense layers.
     """
-    del name, axis_name
-    return AlexNet(num_classes=num_classes, layout=layout, dropout=dropout, dtype=dtype)
+    del name
+    return AlexNet(
+        num_classes=num_classes,
+        layout=layout,
+        dropout=dropout,
+        dtype=dtype,
+        axis_name=axis_name,
+    )

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
+from jaxdl.models.dropout import Dropout
 from jaxdl.models.layers import as_logits, dense
 from jaxdl.models.norm import BatchNorm
 
@@ -57,7 +58,7 @@ class FNN(nn.Module):
                 )
                 x = norm(x, train=train)
             x = ACTIVATIONS[self.activation](x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, self.axis_name)(x, train=train)
         last = nn.initializers.lecun_normal()
         return as_logits(
             dense(x, self.num_classes, init=last, dtype=self.dtype, name="head")
@@ -81,7 +82,7 @@ def build(
         name: "fnn".
         num_classes: Number of logits.
         dtype: Number format of the activations; parameters are float32.
-        axis_name: Mapped axis over which batch statistics are taken, if any.
+        axis_name: Mapped axis over which the batch is spread, if any.
         hidden: Sizes of the hidden layers; () is a linear classifier.
         activation: A key of `ACTIVATIONS`.
         batch_norm: Whether each hidden layer is normalised before its activation.

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
+from jaxdl.models.dropout import Dropout
 from jaxdl.models.layers import (
     adaptive_mean,
     as_logits,
@@ -69,10 +70,10 @@ class VGG(nn.Module):
             x = flatten(adaptive_mean(x, 7))
             for name in ("classifier_0", "classifier_3"):
                 x = nn.relu(dense(x, 4096, init=normal, dtype=self.dtype, name=name))
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+                x = Dropout(self.dropout, self.axis_name)(x, train=train)
         else:
             x = x.mean((1, 2))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout, self.axis_name)(x, train=train)
         name = "classifier_6" if self.layout == "torchvision" else "classifier"
         x = dense(x, self.num_classes, init=normal, dtype=self.dtype, name=name)
         return as_logits(x)
@@ -93,7 +94,7 @@ def build(
         name: A key of `CONVOLUTIONS`, with "_bn" after it for batch norm.
         num_classes: Number of logits.
         dtype: Number format of the activations; parameters are float32.
-        axis_name: Mapped axis over which batch statistics are taken, if any.
+        axis_name: Mapped axis over which the batch is spread, if any.
         layout: "torchvision" ends in a 7x7 adaptive mean and three dense layers of
             4096, 4096 and `num_classes`; "small" in the mean over all pixels and one.
         dropout: Probability of dropping an input of a dense layer (for "torchvision"
