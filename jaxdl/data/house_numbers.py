@@ -11,21 +11,28 @@ per image float32 [B]. Lengths are in pixels unless they are said to be in texel
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE = 32
+from jaxdl.data.house_walls import (
+    GRID,
+    SIDE,
+    Array,
+    Uniform,
+    bars,
+    between,
+    chance,
+    cloud,
+    colour,
+    light,
+    per_pixel,
+    wall,
+)
 
 _FIELD_SCALE = 16.0  # steps of a stored field per texel, see make_glyphs
-_GRID = np.arange(SIDE, dtype=np.float32) - np.float32(SIDE / 2 - 0.5)
-
-Array = NDArray[np.float32]
-Uniform = Callable[..., Array]
-"""Shape -> float32 in [0, 1): the next numbers of a block's stream."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +42,9 @@ class Difficulty:
     Lengths are in pixels of the 32-pixel frame, brightness in parts of full white.
     """
 
-    fill: tuple[float, float] = (0.6, 1.05)
+    fill: tuple[float, float] = (0.62, 1.05)
     """Height of the digit, as a part of the frame."""
-    shift: float = 3.5
+    shift: float = 3.2
     """The digit's centre is off the frame's by at most this."""
     tilt: float = 0.13
     """Tangent of half the greatest usual rotation (0.13: 15 degrees)."""
@@ -53,9 +60,9 @@ class Difficulty:
     """Chance of a digit on the left; the same on the right."""
     gap: tuple[float, float] = (-0.06, 0.22)
     """Space between digits, as a part of their height."""
-    contrast: tuple[float, float] = (0.11, 0.7)
+    contrast: tuple[float, float] = (0.14, 0.7)
     """Brightness of digit against ground; small values are the more frequent."""
-    texture: float = 0.25
+    texture: float = 0.22
     """Greatest amplitude of the wall's pattern."""
     shine: float = 0.25
     """Greatest change of the digit's own brightness over its surface."""
@@ -63,11 +70,11 @@ class Difficulty:
     """Chance of a beam behind the digits, and, halved, of a cable before them."""
     shadow: float = 0.4
     """Chance of a digit's own shadow on the wall."""
-    shade: float = 0.5
+    shade: float = 0.4
     """Greatest fall of light across the frame, and depth of a cast shadow."""
     noise: float = 0.07
     """Greatest standard deviation of the sensor's noise."""
-    native: tuple[float, float] = (13.0, 46.0)
+    native: tuple[float, float] = (14.0, 46.0)
     """Side of the crop as photographed; below 32 it is enlarged, hence blurred."""
     quality: tuple[int, int] = (25, 90)
     """Range of JPEG quality."""
@@ -115,10 +122,30 @@ def _styles(test: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return (np.cumsum(count) - count)[chosen], count[chosen]
 
 
+class _Number(NamedTuple):
+    """A house number, measured at every pixel; planes [B, S, S]."""
+
+    u: Array  # coordinates on the wall, upright at the digit's centre
+    v: Array
+    pixel: Array  # a pixel's size in them
+    distance: Array  # from the digits' outline, positive inside
+    aside: Array  # the same some pixels further on, for shadows and relief
+    plate: Array  # from a rectangle round the number, negative inside
+
+
+class _Paint(NamedTuple):
+    """What makes up each pixel: the weights of three paints, and brightness added."""
+
+    ground: Array
+    other: Array
+    ink: Array
+    added: Array
+
+
 def scene(
     test: bool, digits: NDArray[np.int32], share: Array, faint: Array, uniform: Uniform
 ) -> Array:
-    """Draws a block: float32 [B, 3, S, S] in linear steps, black 0, white 1.
+    """Draws a block: float32 [B, 3, S, S], black 0, white 1, and somewhat beyond.
 
     Args:
         test: use the typefaces of the test images.
@@ -129,167 +156,171 @@ def scene(
         uniform: the block's random numbers.
     """
     n = len(digits)
-    u, v, pixel, distance, shifted, plate = _number(test, digits, share, uniform)
-    # Walls: a brightness and a colour per image, a pattern over it.
-    ground = _between(0.10, 0.90, uniform(n))
-    contrast, (least, most) = uniform(n), DIFFICULTY.contrast
-    contrast = contrast * (np.float32(0.35) + np.float32(0.65) * contrast)
-    contrast = faint * np.float32(least) * (1 - contrast) + np.float32(most) * contrast
-    sign = np.where(uniform(n) < 0.5, np.float32(-1), np.float32(1))
-    over = ground + sign * contrast
-    sign = np.where((over < 0.03) | (over > 0.97), -sign, sign)
-    ink = np.clip(ground + sign * contrast, 0.02, 0.98)
-    ground_colour = _colour(uniform, ground, 0.35)
-    ink_colour = _colour(uniform, ink, 0.25)
-    wall = _wall(u, v, uniform)
-    amplitude = np.minimum(DIFFICULTY.texture * uniform(n), np.float32(0.75) * contrast)
-    # The plate takes the ground's colour; the wall round it gets its own.
-    other = _colour(uniform, _between(0.05, 0.95, uniform(n)), 0.4)
-    on_plate = _column(_chance(uniform, n, 0.4))
-    inside = np.where(on_plate, np.clip(0.5 - plate / pixel, 0, 1), np.float32(1))
-    border = on_plate & _column(_chance(uniform, n, 0.4))
-    rim = np.where(border, np.clip(1.5 - np.abs(plate + 2) / pixel, 0, 1), 0)
-    rim *= np.float32(0.8)
-    pattern = _column(amplitude) * wall * (1 - np.float32(0.6) * on_plate * inside)
-    beam = _bars(uniform, n, DIFFICULTY.clutter, (1, 9))
-    inside *= 1 - beam
-    # Ink: some digits are hollow, outlined, in relief, worn, or cast a shadow.
-    hollow = _chance(uniform, n, 0.05)
-    distance[hollow] = np.minimum(distance[hollow], np.float32(1.7) - distance[hollow])
-    cover = np.clip(0.5 + distance / pixel, 0, 1)
-    outlined = _column(_chance(uniform, n, 0.1))
-    outline = _column(_between(0.7, 2.5, uniform(n)))
-    ring = np.clip(0.5 + (distance + outline) / pixel, 0, 1) * outlined
-    shadow = _between(0.1, 0.8, uniform(n)) * _chance(uniform, n, DIFFICULTY.shadow)
-    shadow = np.clip(0.5 + shifted / (2 * pixel), 0, 1) * _column(shadow)
-    bevel = _between(-0.2, 0.2, uniform(n)) * _chance(uniform, n, 0.3)
-    relief = np.clip((shifted - distance) / 2, -1, 1) * _column(bevel)
-    blotch = _cloud(uniform, n)
-    shine = np.minimum(DIFFICULTY.shine * uniform(n), np.float32(0.8) * contrast)
-    relief += blotch * _column(shine)
-    wear = np.float32(0.6) * uniform(n) * uniform(n)
-    cover *= 1 - _column(wear) * np.clip(blotch * np.float32(1.5), 0, 1)
-    cable = _bars(uniform, n, DIFFICULTY.clutter / 2, (0.5, 1.5))
-    # Painted one over another: the weight of each of the three paints at each pixel.
-    behind = (1 - cover) * (1 - ring) * (1 - shadow)
-    bare = behind * (1 - rim)
-    of_ground = inside * bare
-    of_other = bare - of_ground + ring * (1 - cover)
-    of_ink = rim * behind + cover
-    plain = pattern * bare + (relief + pattern * np.float32(0.4)) * cover
-    for weight in of_ground, of_ink, plain:
-        weight *= 1 - cable
-    of_other += cable * (1 - of_other)
-    light = _light(uniform, n)
+    number = _number(test, digits, share, uniform)
+    ground = between(0.10, 0.90, uniform(n))
+    least, most = DIFFICULTY.contrast
+    part = uniform(n)
+    part *= np.float32(0.35) + np.float32(0.65) * part
+    contrast = faint * np.float32(least) * (1 - part) + np.float32(most) * part
+    step = np.where(chance(uniform, n, 0.5), contrast, -contrast)
+    step = np.where((ground + step < 0.03) | (ground + step > 0.97), -step, step)
+    # The ground round the digits, what is beyond a plate, and the digits.
+    colours = (
+        colour(uniform, ground, 0.35),
+        colour(uniform, between(0.05, 0.95, uniform(n)), 0.4),
+        colour(uniform, np.clip(ground + step, 0.02, 0.98), 0.25),
+    )
+    paint = _paint(number, contrast, uniform)
+    lit = light(uniform, n, DIFFICULTY.shade)
     tint = 1 + (uniform(n, 3) - np.float32(0.5)) * np.float32(0.16)
     image = np.empty((n, 3, SIDE, SIDE), np.float32)
     for c in range(3):
-        paint = of_ground * _column(ground_colour[:, c])
-        paint += of_other * _column(other[:, c])
-        paint += of_ink * _column(ink_colour[:, c])
-        paint += plain
-        np.multiply(paint, light * _column(tint[:, c]), out=image[:, c])
+        mixed = paint.added.copy()
+        for weight, shades in zip(paint[:3], colours, strict=True):
+            mixed += weight * per_pixel(shades[:, c])
+        np.multiply(mixed, lit * per_pixel(tint[:, c]), out=image[:, c])
     return image
+
+
+def _paint(number: _Number, contrast: Array, uniform: Uniform) -> _Paint:
+    """Paints wall, plate, shadow, outline, digits and cables one over another."""
+    n, pixel, distance = len(contrast), number.pixel, number.distance
+    # Wall and plate. The plate is quieter than the wall; some have a rim.
+    plated = per_pixel(chance(uniform, n, 0.4))
+    inside = np.where(plated, np.clip(0.5 - number.plate / pixel, 0, 1), np.float32(1))
+    rimmed = plated & per_pixel(chance(uniform, n, 0.4))
+    rim = np.where(rimmed, np.clip(1.5 - np.abs(number.plate + 2) / pixel, 0, 1), 0)
+    rim *= np.float32(0.8)
+    rough = np.minimum(DIFFICULTY.texture * uniform(n), np.float32(0.6) * contrast)
+    pattern = per_pixel(rough) * wall(uniform, number.u, number.v)
+    pattern *= 1 - np.float32(0.6) * plated * inside
+    inside *= 1 - bars(uniform, n, DIFFICULTY.clutter, (1, 9))
+    # Digits: some hollow, outlined, in relief, worn, or with a shadow of their own.
+    hollow = chance(uniform, n, 0.05)
+    distance[hollow] = np.minimum(distance[hollow], np.float32(1.7) - distance[hollow])
+    cover = np.clip(0.5 + distance / pixel, 0, 1)
+    outlined = per_pixel(chance(uniform, n, 0.1))
+    outline = per_pixel(between(0.7, 2.5, uniform(n)))
+    ring = np.clip(0.5 + (distance + outline) / pixel, 0, 1) * outlined
+    depth = between(0.1, 0.8, uniform(n)) * chance(uniform, n, DIFFICULTY.shadow)
+    shadow = np.clip(0.5 + number.aside / (2 * pixel), 0, 1) * per_pixel(depth)
+    bevel = between(-0.2, 0.2, uniform(n)) * chance(uniform, n, 0.3)
+    relief = np.clip((number.aside - distance) / 2, -1, 1) * per_pixel(bevel)
+    blotch = cloud(uniform, n)
+    shine = np.minimum(DIFFICULTY.shine * uniform(n), np.float32(0.6) * contrast)
+    relief += blotch * per_pixel(shine)
+    wear = np.float32(0.6) * uniform(n) * uniform(n)
+    cover *= 1 - per_pixel(wear) * np.clip(blotch * np.float32(1.5), 0, 1)
+    bare = 1 - bars(uniform, n, DIFFICULTY.clutter / 2, (0.4, 1.2))  # of cables
+    behind = (1 - cover) * (1 - ring) * (1 - shadow)
+    flat = behind * (1 - rim)
+    ground = inside * flat
+    other = flat - ground + ring * (1 - cover)
+    return _Paint(
+        ground=ground * bare,
+        other=other * bare + 1 - bare,
+        ink=(rim * behind + cover) * bare,
+        added=(pattern * flat + (relief + pattern * np.float32(0.4)) * cover) * bare,
+    )
 
 
 def _number(
     test: bool, digits: NDArray[np.int32], share: Array, uniform: Uniform
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Places a house number and measures it at every pixel.
-
-    Returns the number's own coordinates u, v in pixels [B, S, S]; one pixel's size in
-    them; the distance from the digits' outline, positive inside; the same seen from
-    beside (for shadows and relief); and the distance from a plate round the number.
-    """
+) -> _Number:
+    """Places each digit, its neighbours and a plate, and measures them."""
     n = len(digits)
     glyphs = _glyphs()
+    u, v, pixel = _view(uniform, n)
     first, styles = _styles(test)
     family = (uniform(n) * np.float32(len(first))).astype(np.intp)
     face = first[family] + (uniform(n) * styles[family]).astype(np.intp)
-    share = np.cumsum(share)
-    beside = [
-        np.minimum(np.searchsorted(share, uniform(n)), 9).astype(np.intp)
-        for _ in range(4)
-    ]
-    shown = [_chance(uniform, n, DIFFICULTY.neighbour) for _ in range(4)]
-    shown[2] &= shown[0]
-    shown[3] &= shown[1]
-    # The view: pixel -> plane of the wall, upright at the digit's centre.
-    off = (uniform(2, n) + uniform(2, n) - 1) * np.float32(DIFFICULTY.shift)
-    x = _GRID[None, None, :] - _column(off[0])
-    y = _GRID[None, :, None] - _column(off[1])
-    tilt = (uniform(n) + uniform(n) - 1) * np.float32(DIFFICULTY.tilt)
-    tilt = tilt * np.where(_chance(uniform, n, 0.06), np.float32(2), np.float32(1))
-    norm = 1 / (1 + tilt * tilt)
-    cos, sin = _column((1 - tilt * tilt) * norm), _column(2 * tilt * norm)
-    away = (uniform(2, n) + uniform(2, n) - 1) * np.float32(DIFFICULTY.perspective)
-    scale = 1 / (1 + _column(away[0]) * x + _column(away[1]) * y)
-    u = (cos * x + sin * y) * scale
-    v = (cos * y - sin * x) * scale
-    slant = (uniform(n) + uniform(n) - 1) * np.float32(DIFFICULTY.slant)
-    u = u + _column(slant) * v
-    bend = uniform(n)
-    bend = _column(np.float32(DIFFICULTY.warp) * bend * bend)
-    u = u + bend * _cloud(uniform, n, 4)
-    v = v + bend * _cloud(uniform, n, 4)
     # The digit: as high as asked, or as wide where it is wider than high.
-    stretch = _between(*DIFFICULTY.stretch, uniform(n))
+    stretch = between(*DIFFICULTY.stretch, uniform(n))
     box = glyphs.boxes[face, digits]
-    fill = _between(*DIFFICULTY.fill, uniform(n)) * np.float32(SIDE)
-    size = fill / np.maximum(box[:, 1], box[:, 0] * stretch)  # pixels per texel
-    wide = size * stretch
-    weight = _between(-0.5, 0.9, uniform(n)) * size
-    gap = _between(*DIFFICULTY.gap, uniform(n)) * fill
-    gap = gap * np.where(_chance(uniform, n, 0.15), np.float32(2), np.float32(1))
-    wobble = (uniform(4, n) - np.float32(0.5)) * np.float32(2.4)
-    upright = _chance(uniform, n, 0.05)  # digits below one another
+    fill = between(*DIFFICULTY.fill, uniform(n)) * np.float32(SIDE)
+    high = fill / np.maximum(box[:, 1], box[:, 0] * stretch)  # pixels per texel
+    wide = high * stretch
+    weight = between(-0.5, 0.9, uniform(n)) * high
+    upright = chance(uniform, n, 0.05)  # digits below one another
 
-    def measure(digit: NDArray, du: Array, dv: Array, rows: NDArray) -> Array:
-        return _sample(
+    def measure(
+        rows: NDArray[np.intp], shown: NDArray[np.int32], along: Array, across: Array
+    ) -> Array:
+        du = np.where(upright[rows], across, along)
+        dv = np.where(upright[rows], along, across)
+        field = _sample(
             glyphs,
-            face[rows] * 10 + digit[rows],
-            (u[rows] - _column(du[rows])) / _column(wide[rows]),
-            (v[rows] - _column(dv[rows])) / _column(size[rows]),
-        ) * _column(size[rows])
+            face[rows] * 10 + shown,
+            (u[rows] - per_pixel(du)) / per_pixel(wide[rows]),
+            (v[rows] - per_pixel(dv)) / per_pixel(high[rows]),
+        )
+        return field * per_pixel(high[rows])
 
-    everything = np.arange(n)
-    zero = np.zeros(n, np.float32)
-    distance = measure(digits, zero, zero, everything)
-    half = np.stack([box[:, 0] * wide, box[:, 1] * size]) / 2
-    far = [np.where(upright, half[1], half[0])]  # reach of the number, left then right
-    reach = [far[0].copy(), far[0].copy()]
-    for k, digit in enumerate(beside):
-        extent = glyphs.boxes[face, digit] / 2
-        long = np.where(upright, extent[:, 1] * size, extent[:, 0] * wide)
-        end = k % 2
-        centre = reach[end] + gap + long
-        where = np.float32(1 if end else -1) * centre
-        # A digit beyond the frame's corner is not drawn.
-        rows = np.flatnonzero(shown[k] & (centre - long < 24))
-        if rows.size:
-            along = np.where(upright, wobble[k], where)
-            across = np.where(upright, where, wobble[k])
-            seen = measure(digit, along, across, rows)
+    nowhere = np.zeros(n, np.float32)
+    distance = measure(np.arange(n), digits, nowhere, nowhere)
+    # Two neighbours at either end, each beyond the last.
+    gap = between(*DIFFICULTY.gap, uniform(n)) * fill
+    gap *= 1 + chance(uniform, n, 0.15)
+    share = np.cumsum(share)[:-1]
+    half_width, half_height = box[:, 0] * wide / 2, box[:, 1] * high / 2
+    reach = []
+    for sign in np.float32(-1), np.float32(1):
+        end = np.where(upright, half_height, half_width)
+        more = np.ones(n, bool)
+        for _ in range(2):
+            more = more & chance(uniform, n, DIFFICULTY.neighbour)
+            shown = np.searchsorted(share, uniform(n)).astype(np.int32)
+            wobble = (uniform(n) - np.float32(0.5)) * np.float32(2.4)
+            extent = glyphs.boxes[face, shown]
+            length = np.where(upright, extent[:, 1] * high, extent[:, 0] * wide)
+            start = end + gap
+            # A digit beyond the frame's corner is not drawn.
+            rows = np.flatnonzero(more & (start < 24))
+            place = sign * (start + length / 2)
+            seen = measure(rows, shown[rows], place[rows], wobble[rows])
             distance[rows] = np.maximum(distance[rows], seen)
-        reach[end] = np.where(shown[k], reach[end] + gap + 2 * long, reach[end])
-    # The plate: a box round all digits.
-    pad = _between(0.06, 0.3, uniform(n)) * fill
+            end = np.where(more, start + length, end)
+        reach.append(end)
+    distance += per_pixel(weight)
+    pad = between(0.06, 0.3, uniform(n)) * fill
     middle, length = (reach[1] - reach[0]) / 2, (reach[1] + reach[0]) / 2 + pad
-    across = np.where(upright, half[0], half[1]) + pad
-    first = np.where(_column(upright), v, u) - _column(middle)
-    second = np.where(_column(upright), u, v)
-    dx, dy = np.abs(first) - _column(length), np.abs(second) - _column(across)
-    rounded = np.maximum(dx, 0), np.maximum(dy, 0)
-    plate = np.sqrt(rounded[0] * rounded[0] + rounded[1] * rounded[1])
-    plate = plate + np.minimum(np.maximum(dx, dy), 0)
-    distance += _column(weight)
-    # A whole number of pixels aside is enough for shadows.
-    step = np.floor(uniform(2, n) * 7).astype(np.intp) - 3
-    pixels = np.arange(SIDE)
-    across = np.clip(pixels + step[0][:, None], 0, SIDE - 1)
-    down = np.clip(pixels + step[1][:, None], 0, SIDE - 1)
-    shifted = distance[np.arange(n)[:, None, None], down[:, :, None], across[:, None]]
-    return u, v, scale, distance, shifted, plate
+    along = np.where(per_pixel(upright), v, u) - per_pixel(middle)
+    across = np.where(per_pixel(upright), u, v)
+    beside = np.abs(along) - per_pixel(length)
+    above = np.where(upright, half_width, half_height) + pad
+    above = np.abs(across) - per_pixel(above)
+    outside, over = np.maximum(beside, 0), np.maximum(above, 0)
+    plate = np.sqrt(outside * outside + over * over)
+    plate += np.minimum(np.maximum(beside, above), 0)
+    return _Number(u, v, pixel, distance, _aside(uniform, distance), plate)
+
+
+def _view(uniform: Uniform, n: int) -> tuple[Array, Array, Array]:
+    """Returns where on the wall each pixel looks, and a pixel's size there."""
+    offset = (uniform(2, n) + uniform(2, n) - 1) * np.float32(DIFFICULTY.shift)
+    x = GRID[None, None, :] - per_pixel(offset[0])
+    y = GRID[None, :, None] - per_pixel(offset[1])
+    # Rotation by its half-angle's tangent: no sines, which differ between machines.
+    tilt = (uniform(n) + uniform(n) - 1) * np.float32(DIFFICULTY.tilt)
+    tilt *= 1 + chance(uniform, n, 0.06)
+    norm = 1 / (1 + tilt * tilt)
+    cos, sin = per_pixel((1 - tilt * tilt) * norm), per_pixel(2 * tilt * norm)
+    away = (uniform(2, n) + uniform(2, n) - 1) * np.float32(DIFFICULTY.perspective)
+    pixel = 1 / (1 + per_pixel(away[0]) * x + per_pixel(away[1]) * y)
+    u, v = (cos * x + sin * y) * pixel, (cos * y - sin * x) * pixel
+    slant = (uniform(n) + uniform(n) - 1) * np.float32(DIFFICULTY.slant)
+    u += per_pixel(slant) * v
+    bend = uniform(n)
+    bend = per_pixel(np.float32(DIFFICULTY.warp) * bend * bend)
+    return u + bend * cloud(uniform, n, 4), v + bend * cloud(uniform, n, 4), pixel
+
+
+def _aside(uniform: Uniform, plane: Array) -> Array:
+    """Returns each plane shifted by up to 3 whole pixels, its edges repeated."""
+    n = len(plane)
+    step = (uniform(2, n, 1) * 7).astype(np.intp) - 3
+    across, down = np.clip(np.arange(SIDE) + step, 0, SIDE - 1)
+    return plane[np.arange(n)[:, None, None], down[:, :, None], across[:, None]]
 
 
 def _sample(glyphs: _Glyphs, which: NDArray, u: Array, v: Array) -> Array:
@@ -298,126 +329,13 @@ def _sample(glyphs: _Glyphs, which: NDArray, u: Array, v: Array) -> Array:
     centre = np.float32(glyphs.cell / 2 - 0.5)
     u = np.clip(u + centre, 0, last)
     v = np.clip(v + centre, 0, last)
-    left, top = u.astype(np.int32), v.astype(np.int32)
+    left, top = np.floor(u), np.floor(v)
     u -= left
     v -= top
-    at = top * glyphs.cell + left
-    at += _column(which.astype(np.int32) * (glyphs.cell * glyphs.cell))
+    at = (top * np.float32(glyphs.cell) + left).astype(np.int32)
+    at += per_pixel(which.astype(np.int32) * np.int32(glyphs.cell * glyphs.cell))
     take = glyphs.fields.take
     upper, lower = take(at), take(at + glyphs.cell)
     upper += u * (take(at + 1) - upper)
     lower += u * (take(at + (glyphs.cell + 1)) - lower)
     return upper + v * (lower - upper)
-
-
-def _colour(uniform: Uniform, brightness: Array, saturation: float) -> Array:
-    """Returns colours [B, 3] of the given brightness; few of them vivid."""
-    n = len(brightness)
-    warm, green, vivid = uniform(3, n) * 2 - 1
-    # Streets are brown, grey and bluish; green and pink are rarer.
-    vivid = np.float32(saturation) * vivid * vivid
-    warm, green = warm * vivid, green * vivid * np.float32(0.35)
-    tint = np.stack([warm - green, green + np.float32(0.1) * warm, -warm - green])
-    return np.clip(brightness[:, None] + tint.T, 0, 1)
-
-
-def _cloud(uniform: Uniform, n: int, knots: int = 5) -> Array:
-    """Returns smooth random planes in -1 ... 1: bilinear between knots."""
-    values = uniform(n, knots, knots) * 2 - 1
-    place = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) * np.float32(
-        (knots - 1) / SIDE
-    )
-    low = place.astype(np.intp)
-    part = place - low
-    part = part * part * (3 - 2 * part)
-    rows = values.take(low, 1)
-    rows += part[:, None] * (values.take(low + 1, 1) - rows)
-    plane = rows.take(low, 2)
-    plane += part * (rows.take(low + 1, 2) - plane)
-    return plane
-
-
-def _saw(x: Array) -> Array:
-    """Returns the fractional part."""
-    return x - np.floor(x)
-
-
-def _wall(u: Array, v: Array, uniform: Uniform) -> Array:
-    """Returns the wall's pattern, about -1 to 1: stucco, boards, bricks or grain."""
-    n = len(u)
-    kind = uniform(n)
-    pitch, phase = _column(_between(5, 16, uniform(n))), _column(uniform(n))
-    swap = uniform(n) < np.float32(0.3)
-    smooth = _cloud(uniform, n)
-    pattern = np.float32(0.6) * smooth + np.float32(0.5) * _cloud(uniform, n, 17)
-    u, v = u.copy(), v.copy()
-    u[swap], v[swap] = v[swap], u[swap]
-
-    rows = np.flatnonzero(kind < 0.16)
-    joint = _fraction(v[rows] / pitch[rows] + phase[rows])
-    pattern[rows] += np.float32(1.2) * joint - np.float32(0.6) - (joint < 0.12)
-
-    rows = np.flatnonzero((kind >= 0.16) & (kind < 0.34))
-    course = v[rows] / pitch[rows] + phase[rows]
-    joint, course = _fraction(course), np.floor(course)
-    brick = u[rows] / (pitch[rows] * np.float32(2.4)) + course * np.float32(0.5)
-    mortar = (joint < 0.16) | (_fraction(brick) < 0.07)
-    tone = np.floor(brick) * np.float32(0.37) + course * np.float32(0.61)
-    pattern[rows] += np.where(mortar, 1, _fraction(tone) - np.float32(0.5))
-
-    rows = np.flatnonzero((kind >= 0.34) & (kind < 0.44))
-    grain = _fraction(v[rows] / (pitch[rows] * np.float32(0.35)) + 2 * smooth[rows])
-    pattern[rows] += np.abs(2 * grain - 1) - np.float32(0.5)
-    return pattern
-
-
-def _fraction(x: Array) -> Array:
-    return x - np.floor(x)
-
-
-def _bars(
-    uniform: Uniform, n: int, probability: float, width: tuple[float, float]
-) -> Array:
-    """Returns how far straight bars cover the frames: poles, window frames, cables."""
-    side, offset, half, lean = uniform(4, n)
-    rows = np.flatnonzero(_chance(uniform, n, probability))
-    side, offset, half, lean = side[rows], offset[rows], half[rows], lean[rows]
-    # Nearer the frame's edges than its middle.
-    offset = 2 * offset - 1
-    offset = np.float32(18) * offset * (2 - np.abs(offset))
-    lean = (lean - np.float32(0.5)) * np.float32(0.8)
-    flat = _column(side < np.float32(0.35))
-    x, y = _GRID[None, None, :], _GRID[None, :, None]
-    along, across = np.where(flat, x, y), np.where(flat, y, x)
-    away = np.abs(across + _column(lean) * along - _column(offset))
-    cover = np.zeros((n, SIDE, SIDE), np.float32)
-    half = _column(_between(*width, half))
-    cover[rows] = np.clip(half - away + np.float32(0.5), 0, 1)
-    return cover
-
-
-def _light(uniform: Uniform, n: int) -> Array:
-    """Returns the brightness of the light: a slope, and now and then a cast shadow."""
-    x, y = _GRID[None, None, :] / 16, _GRID[None, :, None] / 16
-    slope = (uniform(2, n) - np.float32(0.5)) * np.float32(DIFFICULTY.shade)
-    light = 1 + _column(slope[0]) * x + _column(slope[1]) * y
-    # A straight edge with a penumbra, as of a roof.
-    edge, depth = uniform(3, n) * 2 - 1, uniform(n) * np.float32(DIFFICULTY.shade)
-    rows = np.flatnonzero(_chance(uniform, n, 0.3))
-    edge, depth = edge[:, rows], depth[rows]
-    ahead = _column(edge[0]) * x + _column(edge[1]) * y + _column(edge[2]) / 2
-    light[rows] *= 1 - _column(depth) * np.clip(ahead * 6, 0, 1)
-    return light
-
-
-def _between(low: float, high: float, part: Array) -> Array:
-    return np.float32(low) + np.float32(high - low) * part
-
-
-def _chance(uniform: Uniform, count: int, probability: float) -> NDArray[np.bool_]:
-    return uniform(count) < np.float32(probability)
-
-
-def _column(values: NDArray) -> NDArray:
-    """Makes a value per image, [B], broadcast over its pixels."""
-    return values[:, None, None]

@@ -1,4 +1,4 @@
-"""Makes `glyphs.npz`: the digits of 70 free typefaces as small distance fields.
+"""Makes `glyphs.npz`: the digits of 72 free typefaces as small distance fields.
 
 The library needs only the result, which lies beside this file; run this again to add a
 typeface. It needs fontTools (for the copyright lines) besides what jaxdl needs, and
@@ -226,6 +226,16 @@ CATALOGUE = (
 )
 
 
+OWNERS = {
+    # From the package's own statement, where the font file does not name its owner.
+    "Allerta Stencil": "Copyright 2010 Matt McInerney",
+    "League Spartan": "Copyright 2011-2020 Micah Rich",
+    "National Park": "Copyright 2018 Jeremy Shellhorn",
+    "Okolaks": "Copyright (c) 2008 gluk, with Reserved Font Name okolaks",
+    "Roadgeek 2014": "Copyright 2014-2015 Sammi De Guzman",
+}
+
+
 def field(font: ImageFont.FreeTypeFont, digit: int, scale: float) -> np.ndarray:
     """Returns one digit's distance field, float [CELL, CELL], in texels.
 
@@ -260,7 +270,7 @@ def face(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The boxes are uint8 [10, 2]: width and height in quarters of a texel.
     """
     # Twice the final resolution; the tallest digit then measures the scale.
-    font = ImageFont.truetype(path, 2 * HEIGHT * DETAIL, layout_engine=0)
+    font = ImageFont.truetype(path, 2 * HEIGHT * DETAIL, layout_engine=ImageFont.Layout.BASIC)
     boxes = np.array([font.getbbox(str(digit), anchor="ls") for digit in range(10)])
     sizes = boxes[:, 2:] - boxes[:, :2]
     scale = HEIGHT / sizes[:, 1].max()
@@ -279,7 +289,7 @@ def copyright_line(path: Path) -> str:
     except ImportError as error:
         raise InputError("fontTools is missing; pip install fonttools") from error
     line = TTFont(path)["name"].getDebugName(0) or ""
-    return " ".join(line.split())[:160]
+    return " ".join(line.replace("|", " ").split())
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -323,7 +333,7 @@ def make(folders: list[Path], out: Path) -> str:
     )
     rows = "\n".join(
         f"| {entry.name} | {entry.split} | {entry.licence} | {entry.package} | "
-        f"{copyright_line(found[entry.files[0]])} |"
+        f"{OWNERS.get(entry.name) or copyright_line(found[entry.files[0]])} |"
         for entry in CATALOGUE
     )
     page = out / "GLYPHS.md"

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jaxdl.data import house_numbers
-from jaxdl.data.house_numbers import DIFFICULTY, SIDE, Array
+from jaxdl.data.house_numbers import DIFFICULTY
+from jaxdl.data.house_walls import SIDE, Array
 from jaxdl.errors import InputError
 
 VERSION = 1
@@ -42,7 +43,6 @@ COUNTS = {
 
 _BLOCK = 64  # images drawn together: their planes stay in the processor's cache
 _CAMERAS = 8  # different ones in a block
-_FIELD_SCALE = 16.0  # steps of a stored field per texel, see make_glyphs
 
 
 def typefaces(split: Literal["train", "test"]) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def _block(
     worst, best = DIFFICULTY.quality
     quality = worst + (best - worst) * uniform(_CAMERAS)
     faint = 2 - sides[camera] / np.float32(SIDE)
-    share = np.array(COUNTS[split]) / sum(COUNTS[split])
+    share = np.array(COUNTS[split], np.float32) / np.float32(sum(COUNTS[split]))
     scene = house_numbers.scene(split == "test", digits, share, faint, uniform)
     # The sum of four bytes is nearly normal, its standard deviation 147.8.
     noise = bits.random_raw(scene.size // 2).astype("<u8").view("<u4")
