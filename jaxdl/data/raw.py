@@ -14,7 +14,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class RawFile(NamedTuple):
     """One official file: its name (without .gz), number of examples and SHA-256."""
 
     name: str
-    count: int
+    size: int
     sha256: str
 
 
@@ -126,14 +126,10 @@ def read(folder: Path, parts: Parts) -> dict[str, Examples]:
             contents = [content(path) for path in paths]
             for path, data, file in zip(paths, contents, files, strict=True):
                 _verify(path, hashlib.sha256(data).hexdigest(), file)
-            found = examples_of_idx(
-                parse_idx(contents[0], paths[0]),
-                parse_idx(contents[1], paths[1]),
-                paths,
-            )
-        if len(found[1]) != files[0].count:
+            found = examples_of_idx(contents, paths)
+        if len(found[1]) != files[0].size:
             raise InputError(
-                f"{paths[0]} holds {len(found[1])} examples, not {files[0].count}; "
+                f"{paths[0]} holds {len(found[1])} examples, not {files[0].size}; "
                 "fetch the official file again"
             )
         examples[part] = found
@@ -185,17 +181,27 @@ def parse_idx(data: bytes, path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def examples_of_idx(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], paths: list[Path]
-) -> Examples:
-    """Checks that images [N, H, W] and labels [N] belong together.
+def parse(paths: list[Path]) -> Examples:
+    """The examples in one .mat file or in two IDX files, whatever their digests.
+
+    Raises:
+      InputError: see `parse_mat`, `content`, `parse_idx` and `examples_of_idx`.
+    """
+    if len(paths) == 1:
+        return parse_mat(paths[0])
+    return examples_of_idx([content(path) for path in paths], paths)
+
+
+def examples_of_idx(contents: list[bytes], paths: list[Path]) -> Examples:
+    """The examples in an IDX file of images [N, H, W] and one of labels [N].
 
     Returns:
       Images uint8 [N, H, W, 1] and labels int32 [N].
 
     Raises:
-      InputError: other shapes, or a label above 9.
+      InputError: not IDX files, other shapes, or a label above 9.
     """
+    images, labels = (parse_idx(*pair) for pair in zip(contents, paths, strict=True))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise InputError(
             f"{paths[0]} and {paths[1]} do not belong together: shapes "
@@ -239,16 +245,47 @@ def parse_mat(path: Path) -> Examples:
     return nhwc, (labels % 10).astype(np.int32)
 
 
+def to_idx(array: NDArray[np.uint8]) -> bytes:
+    """The IDX file of an array of bytes; `parse_idx` is its inverse."""
+    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()
+
+
+def verify_examples(
+    examples: Mapping[str, Examples], parts: Parts, source: Path
+) -> None:
+    """Verifies examples that came by another way than the raw files.
+
+    The content of IDX files follows from the examples, so its digest can be compared;
+    of MATLAB files only the number of examples and the range of the labels.
+
+    Raises:
+      InputError: they are not those of the official files; `source` is named.
+    """
+    for part, files in parts.items():
+        images, labels = examples[part]
+        if len(labels) != files[0].size or labels.min() < 0 or labels.max() > 9:
+            raise InputError(
+                f"{source}: split {part} has {len(labels)} examples with labels from "
+                f"{labels.min()} to {labels.max()}, not {files[0].size} with 0 to 9"
+            )
+        if len(files) == 2:
+            for file, array in zip(
+                files, (images[..., 0], labels.astype(np.uint8)), strict=True
+            ):
+                digest = hashlib.sha256(to_idx(array)).hexdigest()
+                if digest != file.sha256:
+                    raise InputError(
+                        f"{source}: {part} is not the official {file.name}"
+                    )
+
+
 def _file_digest(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            return _digest(stream)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from error
-
-
-def _digest(stream: BinaryIO) -> str:
-    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _verify(path: Path, digest: str, file: RawFile) -> None:

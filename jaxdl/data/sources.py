@@ -13,10 +13,9 @@ notice, where the real set was not asked for by name and cannot be had.
 
 import dataclasses
 import difflib
-import hashlib
 import io
 import lzma
-from collections.abc import Callable
+import textwrap
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxdl.data import cache, raw
+from jaxdl.data import cache, official, raw
+from jaxdl.data.official import UnavailableError
 from jaxdl.errors import InputError
 
 NAMES = (
@@ -40,16 +40,11 @@ which nothing else downloads."""
 
 _REAL = {"mnist": "mnist", "svhn": "svhn_cropped"}
 _STAND_IN = {"mnist": "mnist_embedded", "svhn_cropped": "synthetic_svhn"}
-_TITLE = {"mnist": "MNIST", "svhn_cropped": "SVHN", "svhn_cropped_extra": "SVHN"}
-_FILES = {
-    "mnist": raw.MNIST,
-    "svhn_cropped": raw.SVHN,
-    "svhn_cropped_extra": {**raw.SVHN, **raw.SVHN_EXTRA},
-}
-_HOME = {
-    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "svhn_cropped": "http://ufldl.stanford.edu/housenumbers/",
-    "svhn_cropped_extra": "http://ufldl.stanford.edu/housenumbers/",
+_WARNING = {
+    "mnist": "THIS IS NOT THE WHOLE OF MNIST, but mnist_embedded, a sixth of it. Its "
+    "figures do not compare with MNIST's.",
+    "svhn_cropped": "THIS IS NOT SVHN, but synthetic_svhn, drawn by a generator. Its "
+    "figures do not compare with SVHN's.",
 }
 
 
@@ -77,10 +72,6 @@ class Dataset:
     notice: str | None
     """What the user must be told, several lines: that a stand-in is used, why, and how
     to hand over the real files; or that the cache cannot be written."""
-
-
-class NotToBeHadError(InputError):
-    """A real data set is neither on this machine nor within its reach."""
 
 
 def load(
@@ -112,7 +103,7 @@ def load(
     Raises:
       InputError: an unknown name, a number out of range, a raw file that is missing,
         damaged or not the official one.
-      NotToBeHadError: a set named explicitly cannot be had.
+      UnavailableError: a set named explicitly cannot be had.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
@@ -124,9 +115,11 @@ def load(
     notices: list[str] = []
     try:
         train, test = _examples(used, name == "auto", raw_dir, cache_dir, notices)
-    except NotToBeHadError as error:
+    except UnavailableError as error:
         if name != "auto":
-            raise
+            raise UnavailableError(
+                f"{name} cannot be had: {error}; {official.how(name)}"
+            ) from error
         notices.append(_stand_in_notice(used, error))
         used = _STAND_IN[used]
         train, test = _examples(used, True, raw_dir, cache_dir, notices)
@@ -195,101 +188,30 @@ def _examples(
     if name == "mnist_embedded":
         return mnist_embedded()
     if name == "synthetic_svhn":
-        from jaxdl.data import synthetic_svhn
-
-        return _pair(
-            _through_cache(
-                cache_dir / "data" / f"synthetic_svhn-{synthetic_svhn.VERSION}",
-                lambda: {s: synthetic_svhn.generate(s) for s in ("train", "test")},
-                notices,
-            )
+        parts = _synthetic_svhn(cache_dir, notices)
+    else:
+        parts = official.examples(
+            name, raw_dir=raw_dir, cache_dir=cache_dir, auto=auto, notices=notices
         )
-    return _real_examples(name, auto, raw_dir, cache_dir, notices)
+    train = parts["train"]
+    if "extra" in parts:
+        images, labels = parts["extra"]
+        train = np.concatenate([train[0], images]), np.concatenate([train[1], labels])
+    return train, parts["test"]
 
 
-def _pair(arrays: cache.Arrays) -> tuple[raw.Examples, raw.Examples]:
-    return (
-        (arrays["train_images"], arrays["train_labels"]),
-        (arrays["test_images"], arrays["test_labels"]),
-    )
+def _synthetic_svhn(cache_dir: Path, notices: list[str]) -> dict[str, raw.Examples]:
+    from jaxdl.data import synthetic_svhn  # reads its glyphs
 
-
-def _real_examples(
-    name: str, auto: bool, raw_dir: Path | None, cache_dir: Path, notices: list[str]
-) -> tuple[raw.Examples, raw.Examples]:
-    files = _FILES[name]
-    entry = cache_dir / "data" / name
-    if raw_dir is not None and _handed_over(raw_dir, name, auto):
-        verified = cache_dir / "data" / "verified" / _stamp(raw_dir, files)
-        if verified.exists() and (arrays := cache.fetch(entry)) is not None:
-            return _pair(arrays)
-        arrays = _flat(raw.read(raw_dir, files))
-        if _stored(entry, arrays, notices):
-            verified.parent.mkdir(exist_ok=True)
-            verified.touch()
-        return _pair(arrays)
-    if (arrays := cache.fetch(entry)) is not None:
-        return _pair(arrays)
-    raise NotToBeHadError(f"{name} cannot be had")
-
-
-def _handed_over(raw_dir: Path, name: str, auto: bool) -> bool:
-    """Whether the folder is meant for this set; InputError if it cannot be for any."""
-    if not raw_dir.is_dir():
-        raise InputError(f"--raw-dir={raw_dir} is not a folder; {_how(name)}")
-    present = {
-        other: any(raw.find(raw_dir, f) for part in files.values() for f in part)
-        for other, files in _FILES.items()
-    }
-    if present[name]:
-        return True
-    if auto and any(present.values()):
-        return False
-    raise InputError(f"--raw-dir={raw_dir} holds no file of {name}; {_how(name)}")
-
-
-def _how(name: str) -> str:
-    files = [f.name for part in _FILES[name].values() for f in part]
-    names = [f if f.endswith(".mat") else f"{f}.gz" for f in files]
-    return (
-        f"put {', '.join(names)} from {_HOME[name]} into a folder DIR and pass "
-        "--raw-dir=DIR or set JAXDL_RAW_DIR=DIR"
-    )
-
-
-def _stamp(raw_dir: Path, files: raw.Parts) -> str:
-    return hashlib.sha256("".join(raw.stamps(raw_dir, files)).encode()).hexdigest()
-
-
-def _flat(parts: dict[str, raw.Examples]) -> cache.Arrays:
-    return {
-        f"{part}_{what}": array
-        for part, examples in parts.items()
-        for what, array in zip(("images", "labels"), examples, strict=True)
-    }
-
-
-def _through_cache(
-    entry: Path, make: Callable[[], dict[str, raw.Examples]], notices: list[str]
-) -> cache.Arrays:
+    entry = cache_dir / "data" / f"synthetic_svhn-{synthetic_svhn.VERSION}"
     arrays = cache.fetch(entry)
     if arrays is None:
-        arrays = _flat(make())
-        _stored(entry, arrays, notices)
-    return arrays
-
-
-def _stored(entry: Path, arrays: cache.Arrays, notices: list[str]) -> bool:
-    try:
-        cache.store(entry, arrays)
-    except OSError as error:
-        notices.append(
-            f"The prepared data could not be kept in {entry.parent}: {error.strerror}."
-            "\nEvery start prepares them again. --cache-dir=DIR or JAXDL_CACHE_DIR=DIR "
-            "names another folder."
-        )
-        return False
-    return True
+        parts: dict[str, raw.Examples] = {
+            "train": synthetic_svhn.generate("train"),
+            "test": synthetic_svhn.generate("test"),
+        }
+        arrays = official.keep(entry, official.flat(parts), notices)
+    return official.unflat(arrays)
 
 
 def mnist_embedded() -> tuple[raw.Examples, raw.Examples]:
@@ -303,11 +225,14 @@ def mnist_embedded() -> tuple[raw.Examples, raw.Examples]:
     return (images[:train], labels[:train]), (images[train:], labels[train:])
 
 
-def _stand_in_notice(name: str, error: NotToBeHadError) -> str:
-    return (
-        f"THIS IS NOT {_TITLE[name]}. {_STAND_IN[name]} stands in for it, and its "
-        f"figures are not figures on {_TITLE[name]}.\nWhy: {error}"
+def _stand_in_notice(name: str, error: UnavailableError) -> str:
+    lines = (
+        _WARNING[name],
+        f"Why: {error}.",
+        f"For the real data, connect this machine to the network, or "
+        f"{official.how(name)}.",
     )
+    return "\n".join(textwrap.fill(line, 88, break_on_hyphens=False) for line in lines)
 
 
 def _banner(notices: list[str]) -> str:
