@@ -270,7 +270,9 @@ def face(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The boxes are uint8 [10, 2]: width and height in quarters of a texel.
     """
     # Twice the final resolution; the tallest digit then measures the scale.
-    font = ImageFont.truetype(path, 2 * HEIGHT * DETAIL, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(
+        path, 2 * HEIGHT * DETAIL, layout_engine=ImageFont.Layout.BASIC
+    )
     boxes = np.array([font.getbbox(str(digit), anchor="ls") for digit in range(10)])
     sizes = boxes[:, 2:] - boxes[:, :2]
     scale = HEIGHT / sizes[:, 1].max()
