@@ -56,7 +56,7 @@ def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(host),
-            record=ocp.args.JsonSave({**record, "digest": digest(host)}),
+            record=ocp.args.JsonSave({**record, "digest": digest((host, record))}),
         ),
         force=True,
     )
@@ -85,8 +85,8 @@ def restore(
         except Exception as error:  # Orbax and TensorStore raise many kinds
             failures.append(f"step {step}: {_first_line(error)}")
             continue
-        found = digest(host)
-        if found == record.pop("digest", None):
+        said = record.pop("digest", None)
+        if digest((host, record)) == said:
             return from_host(host), record
         failures.append(f"step {step}: its content does not match its digest")
     if failures:
@@ -117,7 +117,7 @@ def from_host(host: TrainState) -> TrainState:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes of a pytree of host arrays."""
+    """SHA-256 over names, shapes, dtypes and bytes of a pytree of arrays and numbers."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -138,6 +138,15 @@ def _read(
             state=ocp.args.StandardRestore(template), record=ocp.args.JsonRestore()
         ),
     )
+    # Orbax gives a NumPy array as it was stored, whatever the template's shape.
+    for (path, wanted), found in zip(
+        jax.tree_util.tree_leaves_with_path(template),
+        jax.tree.leaves(item.state),
+        strict=True,
+    ):
+        if found.shape != wanted.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{name} has shape {found.shape}, not {wanted.shape}")
     return item.state, dict(item.record)
 
 

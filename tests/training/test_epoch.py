@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ cuts = st.lists(st.integers(0, STEPS), max_size=4).map(
 def test_any_cut_of_an_epoch_gives_the_same_bits(edges) -> None:
     tiny = resident()
     state = tiny.start()
-    for first, end in zip(edges, edges[1:], strict=False):
+    for first, end in itertools.pairwise(edges):
         state = tiny.programs.train(state, tiny.data, tiny.order(), first, end - first)
     assert bits(state) == whole()
 
@@ -59,7 +60,7 @@ def test_streamed_equals_resident_to_the_bit(edges, steps) -> None:
     state = tiny.start()
     pieces = [
         (first, min(steps, end - first))
-        for begin, end in zip(edges, edges[1:], strict=False)
+        for begin, end in itertools.pairwise(edges)
         for first in range(begin, end, steps)
     ]
     chunks = batches.chunks(
