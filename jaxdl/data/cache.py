@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +44,8 @@ def fetch(folder: Path) -> Arrays | None:
             if _describe(array) != described:
                 return None
             arrays[name] = np.asarray(array)
-    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError):
-        return None  # absent, or damaged in one of the ways that JSON and .npy can be
+    except Exception:  # absent; or damaged, on which NumPy raises even TokenError
+        return None
     return arrays
 
 
@@ -59,12 +60,14 @@ def store(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
       OSError: the place cannot be written (read-only, full); nothing is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, array in arrays.items():
             with (fresh / f"{name}.npy").open("wb") as stream:
                 np.save(stream, array, allow_pickle=False)
-                _flush(stream.fileno())
+                stream.flush()
+                os.fsync(stream.fileno())
         meta = {
             "format": _FORMAT,
             "arrays": {name: _describe(array) for name, array in arrays.items()},
@@ -72,7 +75,7 @@ def store(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         with (fresh / _META).open("w") as text:
             json.dump(meta, text, indent=1)
             text.flush()
-            _flush(text.fileno())
+            os.fsync(text.fileno())
         fresh.chmod(0o755)  # mkdtemp's 0700 would shut out others of a shared cache
         _swap(fresh, folder)
     finally:
@@ -95,8 +98,12 @@ def _swap(fresh: Path, folder: Path) -> None:
     raise OSError(f"{folder} is being replaced by other processes again and again")
 
 
-def _flush(descriptor: int) -> None:
-    os.fsync(descriptor)
+def _sweep(folder: Path) -> None:
+    """Removes what processes killed more than a day ago left half-written."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left)
 
 
 def _describe(array: np.ndarray) -> dict[str, Any]:

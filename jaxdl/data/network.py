@@ -1,5 +1,6 @@
 """Whether a server answers, found out within seconds."""
 
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -17,16 +18,18 @@ def unreachable(url: str, patience: float = PATIENCE) -> str | None:
     answer: list[str | None] = []
 
     def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=patience).close()
+            request = urllib.request.Request(url, method="HEAD")
+            # Not urlopen, which for ever keeps the proxies of its first call.
+            opener = urllib.request.build_opener()
+            opener.open(request, timeout=patience).close()
             answer.append(None)
         except urllib.error.HTTPError as error:
             answer.append(f"HTTP status {error.code} {error.reason}")
         except urllib.error.URLError as error:
             reason = error.reason
             answer.append(getattr(reason, "strerror", None) or str(reason))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             answer.append(str(error) or type(error).__name__)
 
     # In a thread, because looking up a name heeds no time limit.

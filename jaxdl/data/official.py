@@ -4,6 +4,7 @@ Whatever the way, the raw content was verified by SHA-256 (by this library, or b
 as it was downloaded), and the examples stand in the order of the official files.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -147,8 +148,12 @@ def _meant(
     raw_dir: Path, name: str, auto: bool, units: Mapping[str, tuple[Unit, ...]]
 ) -> bool:
     """Whether a folder is meant for this set; InputError if it is in no fit state."""
-    if not raw_dir.is_dir():
-        raise InputError(f"--raw-dir={raw_dir} is not a folder; {how(name, units)}")
+    try:
+        next(raw_dir.iterdir(), None)
+    except OSError as error:
+        raise InputError(
+            f"--raw-dir={raw_dir} cannot be read: {error.strerror}; {how(name, units)}"
+        ) from error
     lacks = {
         other: [
             file.name
@@ -184,12 +189,16 @@ def _from_raw(
     entry = cache_dir / "data" / unit.entry
     if verified.exists() and (arrays := cache.fetch(entry)) is not None:
         return arrays
-    arrays = flat(raw.read(raw_dir, unit.parts))
+    try:
+        arrays = flat(raw.read(raw_dir, unit.parts))
+    except InputError as error:
+        raise InputError(f"{error} from {unit.home}") from error
     told = len(notices)
     keep(entry, arrays, notices)
     if len(notices) == told:
-        verified.parent.mkdir(exist_ok=True)
-        verified.touch()
+        with contextlib.suppress(OSError):  # it only saves the next start some work
+            verified.parent.mkdir(exist_ok=True)
+            verified.touch()
     return arrays
 
 

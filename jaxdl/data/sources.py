@@ -214,9 +214,18 @@ def _synthetic_svhn(cache_dir: Path, notices: list[str]) -> dict[str, raw.Exampl
     return official.unflat(arrays)
 
 
-def mnist_embedded() -> tuple[raw.Examples, raw.Examples]:
-    """The embedded part of MNIST: 1,000 training and 200 test images of each digit."""
-    stored = resources.files("jaxdl.data").joinpath("mnist_embedded.npz").read_bytes()
+def mnist_embedded(stored: bytes | None = None) -> tuple[raw.Examples, raw.Examples]:
+    """The embedded part of MNIST: 1,000 training and 200 test images of each digit.
+
+    Args:
+      stored: what `make_mnist_embedded` wrote; by default the file of this package.
+
+    Returns:
+      Training and test examples, images uint8 [N, 28, 28, 1], read-only.
+    """
+    if stored is None:
+        packaged = resources.files("jaxdl.data").joinpath("mnist_embedded.npz")
+        stored = packaged.read_bytes()
     with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
         pixels = lzma.decompress(arrays["images_xz"].tobytes())
         labels = arrays["labels"].astype(np.int32)

@@ -24,10 +24,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import hashing, registered
+from tensorflow_datasets.core.download import download_manager
 from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.image_classification import mnist
 
 from jaxdl.data import raw
+from jaxdl.errors import InputError
 
 with registered.skip_registration():
     from tensorflow_datasets.datasets.svhn_cropped import svhn_cropped_dataset_builder
@@ -128,7 +130,8 @@ def prepare(name: str, source: Source, data_dir: Path) -> Path:
       The folder of the prepared data set.
 
     Raises:
-      Exception: whatever TFDS raises; nothing half-written is left behind.
+      InputError: a downloaded file is not the official one.
+      Exception: whatever else TFDS raises. Nothing half-written is left behind.
     """
     builder = (_Mnist if name == "mnist" else _SvhnCropped)(source, data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -141,6 +144,9 @@ def prepare(name: str, source: Source, data_dir: Path) -> Path:
             ),
             file_format="array_record",
         )
+    except download_manager.NonMatchingChecksumError as error:
+        url = str(error).partition(",")[0].removeprefix("Artifact ")
+        raise InputError(f"{url} is not the official file: wrong checksum") from error
     except Exception:
         if not builder.is_prepared():  # by another process in the meantime
             raise
