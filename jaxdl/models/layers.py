@@ -100,7 +100,8 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Arra
     if min(x.shape[1:3]) + 2 * padding < size:
         raise InputError(
             f"the images are too small for this network: a map of {x.shape[1]}x"
-            f"{x.shape[2]} cannot be pooled by {size}x{size}; `python -m experiments.models` lists the limits"
+            f"{x.shape[2]} cannot be pooled by {size}x{size}; "
+            "`python -m experiments.models` lists the limits"
         )
     pads = ((padding, padding), (padding, padding))
     return nn.max_pool(x, (size, size), (stride, stride), pads)

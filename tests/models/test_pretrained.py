@@ -7,6 +7,7 @@ import torch_reference as reference
 
 from jaxdl.errors import InputError
 from jaxdl.models import pretrained, registry
+from jaxdl.models.resnet import ResNet
 
 NAMES = [name for name in registry.names() if registry.spec(name).torchvision]
 
@@ -77,8 +78,9 @@ def test_round_trip_is_bit_exact(name):
 
 def test_torchvision_loads_ours_strictly_and_agrees():
     torch = reference.torch()
-    net = reference.torchvision_models().resnet18(num_classes=4)
-    module = registry.build("resnet18", num_classes=4, layout="torchvision")
+    resnet = reference.torchvision_models().resnet
+    net = resnet.ResNet(resnet.BasicBlock, (1, 1, 1, 1), num_classes=4)
+    module = ResNet(4, (1, 1, 1, 1), False, "torchvision")
     x = np.random.default_rng(0).standard_normal((2, 40, 40, 3), np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), x)
     state = pretrained.to_torch(variables)

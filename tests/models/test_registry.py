@@ -1,7 +1,9 @@
+import functools
 import subprocess
 import sys
 
 import chex
+import flax
 import jax
 import jax.numpy as jnp
 import pytest
@@ -157,34 +159,51 @@ def test_importing_the_registry_loads_neither_jax_nor_flax():
 class Variants(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_half_precision_gives_float32_logits_near_those_of_float32(self):
-        for name in "fnn", "lenet5", "lenet5_1998":
+        for name in "fnn", "lenet5":
             x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
             exact = registry.build(name, num_classes=10)
             half = registry.build(name, num_classes=10, dtype=jnp.bfloat16)
-            variables = half.init(jax.random.key(0), x)
+            variables = jax.jit(half.init)(jax.random.key(0), x)
             dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
             assert dtypes == {jnp.dtype("float32")}
             logits = self.variant(half.apply)(variables, x)
             chex.assert_type(logits, jnp.float32)
-            expected = exact.apply(variables, x)
+            expected = jax.jit(exact.apply)(variables, x)
             assert not jnp.array_equal(logits, expected)  # bfloat16 really was used
             scale = jnp.abs(expected).max()
             chex.assert_trees_all_close(logits / scale, expected / scale, atol=0.03)
 
 
-@pytest.mark.parametrize("name", ["fnn", "alexnet", "vgg11"])
-def test_dropout_follows_its_key_and_rests_in_evaluation(name):
-    shape = (2, 32, 32, 3)
-    module = registry.build(name, num_classes=10, dropout=0.5)
-    x = jax.random.normal(jax.random.key(1), shape)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+def test_dropout_follows_its_key_and_rests_in_evaluation():
+    module = registry.build("fnn", num_classes=10, dropout=0.5)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    variables = module.init(jax.random.key(0), x)
 
-    @jax.jit
     def train(seed):
         rngs = {"dropout": jax.random.key(seed)}
         return module.apply(variables, x, train=True, rngs=rngs)
 
-    assert registry.spec(name).has_dropout
     chex.assert_trees_all_equal(train(0), train(0))
     assert not jnp.array_equal(train(0), train(1))
-    assert not jnp.array_equal(train(0), jax.jit(module.apply)(variables, x))
+    without = registry.build("fnn", num_classes=10)
+    chex.assert_trees_all_equal(
+        module.apply(variables, x), without.apply(variables, x, train=True)
+    )
+
+
+@pytest.mark.parametrize(("name", "layout"), cases())
+def test_dropout_key_is_asked_for_in_training_only_where_said(name, layout):
+    arch = registry.spec(name)
+    options = {"layout": layout} if layout else {}
+    if arch.has_dropout:
+        options["dropout"] = 0.5
+    module = registry.build(name, num_classes=10, **options)
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    jax.eval_shape(module.apply, variables, x)
+    train = functools.partial(module.apply, train=True, mutable=["batch_stats"])
+    if not arch.has_dropout:
+        jax.eval_shape(train, variables, x)
+        return
+    with pytest.raises(flax.errors.InvalidRngError):
+        jax.eval_shape(train, variables, x)
