@@ -6,10 +6,9 @@ The common part of `experiments.mnist` and `experiments.svhn`: it shows and reco
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
-from jaxdl.data.sources import Dataset
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
 from jaxdl.data import batches, sources
+from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.models import cost
 from jaxdl.training import assemble, checkpoints, loop, parallel
@@ -26,6 +26,9 @@ from jaxdl.training.checkpoints import Manager
 from jaxdl.training.epoch import Examples, Scores
 from jaxdl.training.parallel import Devices
 from jaxdl.training.state import TrainState, evaluated_variables
+
+Family = Literal["mnist", "svhn"]
+"""What --dataset=auto stands for."""
 
 
 class Job(NamedTuple):
@@ -48,7 +51,7 @@ class Folder(NamedTuple):
     best: Manager
 
 
-def run(experiment: str, family: str, config: Config) -> None:
+def run(experiment: str, family: Family, config: Config) -> None:
     """Trains from the configuration to a printed test accuracy, or resumes that.
 
     Args:
@@ -83,7 +86,7 @@ def run(experiment: str, family: str, config: Config) -> None:
     report(job, folder, finished)
 
 
-def prepare(experiment: str, family: str, config: Config) -> Job:
+def prepare(experiment: str, family: Family, config: Config) -> Job:
     """Loads the data and builds the parts of a run; writes nothing.
 
     Raises:
@@ -160,7 +163,7 @@ def train(
         and batches.fits(images.nbytes, jax.local_devices()[0], job.devices.size)
     )
     data = (
-        parallel.replicate(Examples(images, job.dataset.train.labels), job.devices)
+        Examples(*parallel.replicate((images, job.dataset.train.labels), job.devices))
         if resident
         else job.dataset.train
     )

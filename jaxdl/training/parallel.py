@@ -120,7 +120,7 @@ def compile(
     return jax.jit(over_mesh, donate_argnums=donate)
 
 
-def replicate(tree: Tree, devices: Devices) -> Tree:
+def replicate(tree: Any, devices: Devices) -> Any:
     """Puts equal copies of a host or device pytree on every device."""
     return jax.device_put(tree, NamedSharding(devices.mesh, PartitionSpec()))
 
