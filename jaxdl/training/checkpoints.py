@@ -117,7 +117,7 @@ def from_host(host: TrainState) -> TrainState:
 
 
 def digest(tree: Any) -> str:
-    """SHA-256 over names, shapes, dtypes and bytes of a pytree of arrays and numbers."""
+    """SHA-256 over names, shapes, dtypes and bytes of a tree of arrays and numbers."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)

@@ -16,7 +16,7 @@ from jaxdl.data.batches import Batch, Layout
 from jaxdl.data.sources import Split
 from jaxdl.training import parallel
 from jaxdl.training.parallel import Devices
-from jaxdl.training.state import TrainState, Variables
+from jaxdl.training.state import NEVER, TrainState, Variables
 from jaxdl.training.steps import PerExampleLoss, Predict, TrainStep
 
 
@@ -90,7 +90,7 @@ def compile_resident(
             batch = Batch(data.images[examples], data.labels[examples], positions)
             return train_step(_restart(state, index, log_every), batch)
 
-        return jax.lax.fori_loop(0, count, one, state)
+        return _checked(jax.lax.fori_loop(0, count, one, state))
 
     return parallel.compile(run, devices, donate=(0,))
 
@@ -113,7 +113,7 @@ def compile_streamed(
             batch = Batch(images[i], labels[i], positions)
             return train_step(_restart(state, first + i, log_every), batch)
 
-        return jax.lax.fori_loop(0, count, one, state)
+        return _checked(jax.lax.fori_loop(0, count, one, state))
 
     return parallel.compile(run, devices, sharded=(1, 2), donate=(0,))
 
@@ -166,6 +166,17 @@ def _restart(state: TrainState, index: jax.Array, log_every: int) -> TrainState:
     begins = index % log_every == 0
     totals = jax.tree.map(lambda x: jnp.where(begins, 0, x), state.totals)
     return state._replace(totals=totals)
+
+
+def _checked(state: TrainState) -> TrainState:
+    """Marks a state that its last step left without finite parameters.
+
+    The loss of that step may have been finite; the next one's, which is not, would come
+    after a checkpoint. Once a call, as it costs a pass over the parameters.
+    """
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(state.variables)]
+    bad_step = jnp.where(jnp.array(finite).all(), NEVER, state.step)
+    return state._replace(bad_step=jnp.minimum(state.bad_step, bad_step))
 
 
 def _own_positions(layout: Layout, devices: Devices) -> jax.Array:

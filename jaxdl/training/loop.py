@@ -85,7 +85,7 @@ Event = Progressed | Logged | Validated | Finished
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss or a parameter is no longer a finite number."""
 
 
 class Schedule(NamedTuple):
@@ -137,7 +137,8 @@ def fit(
       What happens, in order; `Finished` is the last.
 
     Raises:
-      DivergedError: a loss was NaN or infinite. Nothing is saved after such a step.
+      DivergedError: a loss or a parameter is NaN or infinite. Nothing is saved after
+        such a step.
     """
     began = time.monotonic() - record.seconds
     per_epoch = schedule.steps_per_epoch
@@ -284,7 +285,8 @@ def _refuse_divergence(state: TrainState, latest: Manager) -> None:
     good = latest.latest_step()
     where = "there is none" if good is None else f"step {good}"
     raise DivergedError(
-        f"the loss is not finite at step {bad_step} (last good checkpoint: {where}). "
+        f"the loss or a parameter is not finite at step {bad_step} (last good "
+        f"checkpoint: {where}). "
         f"Try a smaller --learning-rate, --warmup-epochs or --clip-norm, under another "
         f"--name"
     )

@@ -38,7 +38,8 @@ class TrainState(NamedTuple):
     totals: Totals
     """Running sums for the log; part of the state, so that a resumed log is equal."""
     bad_step: jax.Array
-    """First step whose loss was not finite, int32 []; the largest int32 if none."""
+    """First step whose loss was not finite, or after which the parameters were found
+    not to be, int32 []; `NEVER` if none."""
 
 
 NEVER = jnp.iinfo(jnp.int32).max
