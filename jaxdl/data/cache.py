@@ -9,6 +9,7 @@ guards against accidents; the raw files are where SHA-256 guards against more.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -60,7 +61,7 @@ def store(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
       OSError: the place cannot be written (read-only, full); nothing is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    sweep(folder.parent, f".{folder.name}.*")
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, array in arrays.items():
@@ -84,23 +85,23 @@ def store(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _swap(fresh: Path, folder: Path) -> None:
     """Renames `fresh` to `folder`; what lies there is moved aside, then removed."""
-    for _ in range(8):
+    aside = fresh.with_name(f"{fresh.name}.old")
+    for _ in range(100):
         try:
-            fresh.rename(folder)  # fails where another entry, or a rival's, lies
+            fresh.rename(folder)
             return
-        except OSError:
-            if not folder.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            aside = fresh.with_name(f"{fresh.name}.old")
-            with contextlib.suppress(FileNotFoundError):  # a rival moved it first
-                folder.rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # a rival moved it first
+            folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
     raise OSError(f"{folder} is being replaced by other processes again and again")
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what processes killed more than a day ago left half-written."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
+def sweep(folder: Path, pattern: str) -> None:
+    """Removes what processes killed more than a day ago left half-written there."""
+    for left in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 86400:
                 shutil.rmtree(left)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from typing import Any
 from jaxdl.data import cache, network, raw
 from jaxdl.errors import InputError
 
+_log = logging.getLogger(__name__)
 _REMEMBER_SECONDS = 600.0
 
 
@@ -258,6 +260,7 @@ def _download(unit: Unit, data_dir: Path) -> cache.Arrays:
     from jaxdl.data import tfds_builders
 
     name = unit.builder[0]
+    _log.info("downloading and preparing %s from %s, once", name, unit.home)
     source = tfds_builders.source(name, unit.urls(), unit.checksums)
     return _read(unit, tfds_builders.prepare(name, source, data_dir))
 

@@ -14,6 +14,7 @@ notice, where the real set was not asked for by name and cannot be had.
 import dataclasses
 import difflib
 import io
+import logging
 import lzma
 import textwrap
 from importlib import resources
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 from jaxdl.data import cache, official, raw
 from jaxdl.data.official import UnavailableError
 from jaxdl.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 NAMES = (
     "auto",
@@ -206,6 +209,7 @@ def _synthetic_svhn(cache_dir: Path, notices: list[str]) -> dict[str, raw.Exampl
     entry = cache_dir / "data" / f"synthetic_svhn-{synthetic_svhn.VERSION}"
     arrays = cache.fetch(entry)
     if arrays is None:
+        _log.info("drawing synthetic_svhn, once")
         parts: dict[str, raw.Examples] = {
             "train": synthetic_svhn.generate("train"),
             "test": synthetic_svhn.generate("test"),

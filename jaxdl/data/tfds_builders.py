@@ -28,7 +28,7 @@ from tensorflow_datasets.core.download import download_manager
 from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.image_classification import mnist
 
-from jaxdl.data import raw
+from jaxdl.data import cache, raw
 from jaxdl.errors import InputError
 
 with registered.skip_registration():
@@ -82,12 +82,12 @@ with registered.skip_registration():
             return dict(self._source.checksums)
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
-            paths = dl_manager.download(
-                {s: list(u) for s, u in self._source.urls.items()}
-            )
+            # One after the other, so that nothing is still under way when one fails.
             return {
-                split: self._generate_examples(split, [Path(p) for p in found])
-                for split, found in paths.items()
+                split: self._generate_examples(
+                    split, [Path(dl_manager.download(url)) for url in urls]
+                )
+                for split, urls in self._source.urls.items()
             }
 
         def _generate_examples(
@@ -135,6 +135,8 @@ def prepare(name: str, source: Source, data_dir: Path) -> Path:
     """
     builder = (_Mnist if name == "mnist" else _SvhnCropped)(source, data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
+    cache.sweep(data_dir, ".downloads-*")
+    cache.sweep(data_dir / name, "incomplete.*")  # as TFDS calls its own
     downloads = tempfile.mkdtemp(prefix=".downloads-", dir=data_dir)
     try:
         builder.download_and_prepare(
@@ -169,6 +171,7 @@ def read(folder: Path, splits: tuple[str, ...]) -> dict[str, raw.Examples]:
       order follows from a hash of it.
 
     Raises:
+      InputError: the examples' ids are not those of the official set.
       Exception: whatever TFDS raises for a damaged folder.
     """
     builder = tfds.builder_from_directory(os.fspath(folder))
@@ -178,11 +181,15 @@ def read(folder: Path, splits: tuple[str, ...]) -> dict[str, raw.Examples]:
         shape = builder.info.features["image"].shape
         images = np.empty((len(source), *shape), np.uint8)
         labels = np.empty(len(source), np.int32)
+        filled = np.zeros(len(source), bool)
         places = _hashed_order(split, len(source))
         for place, example in zip(places, source, strict=True):
             if "id" in example:
                 place = int(example["id"].decode().rpartition("_")[2])
             images[place], labels[place] = example["image"], example["label"]
+            filled[place] = True
+        if not filled.all():
+            raise InputError(f"{folder}: split {split} has two examples of one id")
         examples[split] = (images, labels)
     return examples
 

@@ -96,11 +96,15 @@ def serve() -> Iterator:
         def log_message(self, *arguments):
             pass
 
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, request, address):
+            pass  # the client hung up, as it may
+
     def start(made: Made) -> official.Unit:
         from tensorflow_datasets.core.download.checksums import UrlInfo
 
         handler = functools.partial(Handler, directory=str(made.folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server = Server(("127.0.0.1", 0), handler)
         servers.append(server)
         serve = functools.partial(server.serve_forever, poll_interval=0.02)
         threading.Thread(target=serve, daemon=True).start()

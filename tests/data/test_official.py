@@ -160,6 +160,21 @@ def test_damage_in_what_tfds_has_prepared(made, serve, tmp_path, no_tfds):
     assert same(get(made, tmp_path / "cache", units=units), made)  # downloaded anew
 
 
+def test_too_few_examples_prepared(svhn, serve, tmp_path):
+    from jaxdl.data import tfds_builders
+
+    unit = serve(svhn)
+    source = tfds_builders.source("svhn_cropped", unit.urls(), unit.checksums)
+    folder = tfds_builders.prepare("svhn_cropped", source, tmp_path)
+    (train,), (test,) = folder.glob("*train*"), folder.glob("*test*")
+    train.write_bytes(test.read_bytes())
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"23"', '"7"'))
+    found = tfds_builders.read(folder, ("train",))
+    with pytest.raises(InputError, match="not 23"):
+        raw.verify_examples(found, {"train": unit.parts["train"]}, folder)
+
+
 def test_tfrecord_needs_tensorflow(made, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     prepared = tmp_path.joinpath(*made.unit.builder)
@@ -215,17 +230,16 @@ def test_absence_of_a_network_is_quick_and_named(made, tmp_path, offline):
     assert time.monotonic() - start < 2
 
 
-def test_a_long_wait_is_not_repeated(made, tmp_path, no_tfds, monkeypatch):
-    monkeypatch.setattr(network, "PATIENCE", 1.2)
+def test_a_long_wait_is_not_repeated(mnist, tmp_path, no_tfds, monkeypatch):
     monkeypatch.setattr(network.unreachable, "__defaults__", (1.2,))
     with socket.create_server(("127.0.0.1", 0)) as mute:
         home = f"http://127.0.0.1:{mute.getsockname()[1]}/"
-        unit = dataclasses.replace(made.unit, home=home)
+        unit = dataclasses.replace(mnist.unit, home=home)
 
         def seconds(auto):
             start = time.monotonic()
             with pytest.raises(official.UnavailableError):
-                get(made, tmp_path / "c", auto=auto, units={unit.entry: (unit,)})
+                get(mnist, tmp_path / "c", auto=auto, units={unit.entry: (unit,)})
             return time.monotonic() - start
 
         assert seconds(auto=True) > 1

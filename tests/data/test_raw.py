@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -16,6 +16,7 @@ from jaxdl.errors import InputError
 HERE = Path("some-file")
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(max_dims=4, min_side=0)))
 def test_idx_round_trip(array):
     np.testing.assert_array_equal(raw.parse_idx(raw.to_idx(array), HERE), array)
@@ -27,6 +28,7 @@ def test_idx_header_is_lecuns():
     assert data[:16].hex() == "00000803000000030000001c0000001c"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_parse_or_are_refused(data):
     try:
