@@ -38,7 +38,7 @@ def published(name):
 @pytest.mark.parametrize(
     ("name", "make", "size"),
     [
-        ("vgg11", small_vgg, 32),
+        pytest.param("vgg11", small_vgg, 32, marks=pytest.mark.long),
         ("vgg11_bn", small_vgg, 33),
         ("resnet18", small_resnet, 9),
     ],
