@@ -121,8 +121,27 @@ def compile(
 
 
 def replicate(tree: Any, devices: Devices) -> Any:
-    """Puts equal copies of a host or device pytree on every device."""
-    return jax.device_put(tree, NamedSharding(devices.mesh, PartitionSpec()))
+    """Puts equal copies of a pytree on every device.
+
+    Args:
+      tree: host or device arrays, typed keys among them; equal in every process.
+      devices: from `choose`.
+    """
+    sharding = NamedSharding(devices.mesh, PartitionSpec())
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    # With several processes `device_put` takes neither keys nor results of pmap, and
+    # sends every array around to compare it.
+    def put(x: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(x)))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(
+            host.shape, sharding, lambda index: host[index]
+        )
+
+    return jax.tree.map(put, tree)
 
 
 def shard(tree: Tree, devices: Devices) -> Tree:

@@ -27,6 +27,15 @@ CONFIG = Config(
     run=RunConfig(epochs=3, batch_size=BATCH, log_every=4, devices=1),
 )
 
+EVERYTHING = {
+    "augment": "digits",
+    "dropout": 0.2,
+    "accumulate": 2,
+    "ema": 0.9,
+    "devices": 4,
+}
+"""Changes that bring in all that could depend on how a batch is spread."""
+
 
 def with_(config: Config = CONFIG, **changes: Any) -> Config:
     """The configuration with these settings changed, whichever section has them."""
