@@ -4,6 +4,7 @@ All are functions on channels-last arrays [N, H, W, C]; those with weights are c
 from within a module's `__call__` and name the layer.
 """
 
+import itertools
 import math
 
 import flax.linen as nn
@@ -94,6 +95,10 @@ def dense(
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
     """Maximum over windows; the padding is -inf and the last odd row is dropped.
 
+    Of equal maxima the first has the gradient, as torch does it. Written as choices
+    between strided slices: XLA's own gradient of a pooling is 2 to 40 times slower on a
+    CPU.
+
     Raises:
         InputError: No whole window fits, where JAX would go on with an empty array.
     """
@@ -103,8 +108,22 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Arra
             f"{x.shape[2]} cannot be pooled by {size}x{size}; "
             "`python -m experiments.models` lists the limits"
         )
-    pads = ((padding, padding), (padding, padding))
-    return nn.max_pool(x, (size, size), (stride, stride), pads)
+    pad = (padding, padding, 0)
+    x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), pad, pad, (0, 0, 0)))
+    rows, columns = ((length - size) // stride + 1 for length in x.shape[1:3])
+    best = None
+    for i, j in itertools.product(range(size), repeat=2):
+        tap = x[
+            :,
+            i : i + (rows - 1) * stride + 1 : stride,
+            j : j + (columns - 1) * stride + 1 : stride,
+        ]
+        if best is None:
+            best = tap
+        else:
+            best = jnp.where((tap > best) | jnp.isnan(tap), tap, best)
+    assert best is not None
+    return best
 
 
 def adaptive_mean(x: jax.Array, size: int) -> jax.Array:
