@@ -15,7 +15,7 @@ from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 DEFAULT = Config(
     data=DataConfig(),
     model=ModelConfig(arch="lenet5"),
-    optim=OptimConfig(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+    optim=OptimConfig(learning_rate=0.03, warmup_epochs=0.1, weight_decay=5e-4),
     run=RunConfig(epochs=5, batch_size=128),
 )
 
