@@ -39,9 +39,10 @@ class DataConfig:
     cache_dir: Path = dataclasses.field(default_factory=_cache_dir_from_environment)
     """Where prepared data and compiled programs are kept (default: $JAXDL_CACHE_DIR,
     else ~/.cache/jaxdl)."""
-    validation: int = 5000
-    """Examples carved from the training set, stratified by class, for every choice
-    that a run makes. The test set is read once, at the end."""
+    validation: int | None = None
+    """Examples carved from the training set, stratified by class, for every choice that
+    a run makes; by default 5,000, or a tenth of a smaller set. The test set is read
+    once, at the end."""
     augment: Literal["none", "digits"] = "none"
     """"digits": small shifts, rotations, scales and cutout, on the device; no flips."""
     placement: Literal["auto", "device", "stream"] = "auto"

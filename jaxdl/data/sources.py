@@ -82,7 +82,7 @@ def load(
     *,
     raw_dir: Path | None,
     cache_dir: Path,
-    validation: int,
+    validation: int | None,
     seed: int,
     default_for: Literal["mnist", "svhn"] = "mnist",
 ) -> Dataset:
@@ -96,7 +96,8 @@ def load(
         set's files, and none of this one, counts as not given.
       cache_dir: folder for prepared arrays and downloads. Where it cannot be written,
         everything but a download works without it, and the notice says so.
-      validation: number of examples to carve, 1 to one less than there are.
+      validation: number of examples to carve, 1 to one less than there are; by default
+        5,000, or a tenth of a smaller set.
       seed: decides which ones, and nothing else does.
       default_for: what "auto" means.
 
@@ -127,6 +128,8 @@ def load(
         used = _STAND_IN[used]
         train, test = _examples(used, True, raw_dir, cache_dir, notices)
     total = len(train[1])
+    if validation is None:
+        validation = min(5000, total // 10)
     if not 1 <= validation < total:
         raise InputError(
             f"--validation={validation} is out of range: {used} has {total} training "
