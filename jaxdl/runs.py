@@ -49,11 +49,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
       InputError: the folder is read-only, the disk is full ...
     """
+    text = json.dumps(value, indent=2) + "\n"
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)

@@ -81,7 +81,7 @@ def validate(config: Config) -> None:
     optim.validate(config.optim, epochs=config.run.epochs)
     run = config.run
     for name, value, least in (
-        ("epochs", run.epochs, 0),
+        ("epochs", run.epochs, 1),
         ("batch-size", run.batch_size, 1),
         ("seed", run.seed, 0),
         ("log-every", run.log_every, 1),
@@ -93,7 +93,7 @@ def validate(config: Config) -> None:
     ):
         if value is not None and not value >= least:
             raise InputError(f"--{name} must be at least {least}, not {value}")
-    if run.name is not None and (not run.name or set(run.name) & set("/\\\0")):
+    if run.name in ("", ".", "..") or set(run.name or "") & set("/\\\0"):
         raise InputError(f"--name must be a plain folder name, not {run.name!r}")
 
 

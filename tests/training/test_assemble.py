@@ -1,0 +1,182 @@
+"""From settings to parts: what is refused, and what the parts are made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+from tiny_run import STEPS, with_
+
+from jaxdl.config import Config
+from jaxdl.data.sources import Split
+from jaxdl.errors import InputError
+from jaxdl.training import assemble, epoch, parallel
+
+
+def refused(config: Config, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        assemble.validate(config)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_the_defaults_are_valid() -> None:
+    assemble.validate(Config())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, ["--epochs", "at least 1", "not 0"]),
+        ({"epochs": -1}, ["--epochs", "not -1"]),
+        ({"batch_size": 0}, ["--batch-size", "at least 1", "not 0"]),
+        ({"seed": -1}, ["--seed", "at least 0", "not -1"]),
+        ({"log_every": 0}, ["--log-every"]),
+        ({"checkpoint_seconds": -0.1}, ["--checkpoint-seconds"]),
+        ({"checkpoint_seconds": float("nan")}, ["--checkpoint-seconds", "nan"]),
+        ({"keep": 0}, ["--keep"]),
+        ({"patience": 0}, ["--patience"]),
+        ({"devices": 0}, ["--devices"]),
+        ({"validation": 0}, ["--validation"]),
+        ({"name": ""}, ["--name"]),
+        ({"name": "a/b"}, ["--name", "'a/b'"]),
+        ({"name": "a\0"}, ["--name"]),
+        ({"name": ".."}, ["--name"]),
+        ({"name": "."}, ["--name"]),
+        ({"learning_rate": -0.1}, ["--learning-rate", "-0.1"]),
+        ({"learning_rate": float("nan")}, ["--learning-rate", "nan"]),
+        ({"accumulate": 0}, ["--accumulate"]),
+        ({"ema": 1.0}, ["--ema"]),
+        ({"epochs": 2, "warmup_epochs": 2.0}, ["--warmup-epochs"]),
+        ({"arch": "lenet"}, ["lenet", "lenet5"]),
+        ({"arch": "lenet5", "hidden": (5,)}, ["lenet5", "hidden"]),
+        ({"dropout": 1.0}, ["dropout"]),
+        ({"hidden": (0,)}, ["hidden"]),
+    ],
+    ids=str,
+)
+def test_a_bad_value_is_named_with_what_is_allowed(changes, words) -> None:
+    changes = dict(changes)
+    config = tiny_run.CONFIG
+    if "arch" in changes and "hidden" not in changes:
+        config = with_(config, hidden=None, batch_norm=None)
+    refused(with_(config, **changes), *words)
+
+
+def test_the_least_values_are_accepted() -> None:
+    least = {
+        "epochs": 1,
+        "batch_size": 1,
+        "seed": 0,
+        "log_every": 1,
+        "checkpoint_seconds": 0.0,
+        "keep": 1,
+        "patience": 1,
+        "devices": 1,
+        "validation": 1,
+        "name": "a run, v1.0",
+    }
+    assemble.validate(with_(**least))
+
+
+def test_facts_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50, 6, 5, 3), np.uint8)
+    images[..., 1] //= 3
+    found = assemble.facts(Split(images, np.zeros(50, np.int32)), ("a", "b"))
+    assert found.image_shape == (6, 5, 3)
+    assert found.classes == ("a", "b")
+    pixels = images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(found.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, pixels.std(0), rtol=1e-9)
+
+
+def test_facts_of_a_large_set_come_from_all_over_it() -> None:
+    images = np.zeros((30_000, 1, 1, 1), np.uint8)
+    images[15_000:] = 255
+    found = assemble.facts(Split(images, np.zeros(30_000, np.int32)), ("a",))
+    assert found.mean == pytest.approx((0.5,))
+    assert found.std == pytest.approx((0.5,))
+
+
+def test_images_of_one_colour_have_something_to_be_divided_by() -> None:
+    images = np.full((4, 2, 2, 1), 7, np.uint8)
+    found = assemble.facts(Split(images, np.zeros(4, np.int32)), ("a",))
+    assert found.std == (1.0,)
+    assert found.mean == pytest.approx((7 / 255,))
+
+
+def parts_of(**changes):
+    return tiny_run.make(with_(**changes)).parts
+
+
+def test_the_seed_decides_the_start() -> None:
+    states = [tiny_run.make(with_(seed=seed)).state for seed in (0, 0, 1)]
+    first, again, other = map(tiny_run.bits, states)
+    assert first == again
+    kernels = [s.variables["params"]["head"]["kernel"] for s in (states[0], states[2])]
+    assert not np.allclose(*kernels)
+    assert first != other
+
+
+def test_the_schedule_ends_with_the_run() -> None:
+    rate = parts_of(schedule="cosine", learning_rate=0.4, epochs=3).learning_rate
+    assert float(rate(0)) == pytest.approx(0.4)
+    assert float(rate(3 * STEPS // 2)) == pytest.approx(0.2)
+    assert float(rate(3 * STEPS)) == pytest.approx(0, abs=1e-6)
+
+
+def test_smoothing_is_for_training_only() -> None:
+    parts = parts_of(label_smoothing=0.3)
+    logits = jnp.array([[2.0, 0.0, -1.0]])
+    expected = -jax.nn.log_softmax(logits)[0, 0]
+    assert float(parts.loss(logits, jnp.array([0]))[0]) == pytest.approx(
+        float(expected)
+    )
+
+
+def test_predict_normalises_with_the_facts() -> None:
+    """A linear classifier by hand: its kernel times the normalised pixels."""
+    tiny = tiny_run.make(with_(hidden=(), batch_norm=None))
+    images = tiny_run.VALIDATION.images
+    head = jax.device_get(tiny.state.variables["params"]["head"])
+    x = (images / 255 - tiny.facts.mean[0]) / tiny.facts.std[0]
+    expected = x.reshape(len(x), -1) @ head["kernel"] + head["bias"]
+    found = tiny.parts.predict(tiny.state.variables, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_computes_in_it_and_keeps_parameters_and_logits() -> None:
+    tiny = tiny_run.make(with_(precision="bfloat16", batch_norm=None, hidden=(8,)))
+    images = tiny_run.VALIDATION.images
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(tiny.state.variables)} == {
+        "float32"
+    }
+    logits = tiny.parts.predict(tiny.state.variables, images)
+    assert logits.dtype == jnp.float32
+    precise = tiny_run.make(with_(batch_norm=None, hidden=(8,))).parts.predict(
+        tiny.state.variables, images
+    )
+    error = np.abs(np.asarray(logits) - precise).max()
+    assert 1e-5 < error < 0.1
+
+
+def test_images_too_small_for_the_network_are_refused() -> None:
+    config = with_(arch="lenet5", hidden=None, batch_norm=None)
+    with pytest.raises(InputError, match="20x20"):
+        tiny_run.make(config)
+
+
+def test_evaluation_has_one_batch_per_device() -> None:
+    """More examples than one call takes, and not a multiple of it."""
+    devices = parallel.choose("jit", 1, 1, 1)
+    tiny = tiny_run.make()
+    count = assemble.EVALUATION_BATCH + 3
+    examples = tiny_run.split(count, seed=9)
+    scores = tiny.programs.evaluate(tiny.state.variables, examples)
+    assert len(scores.losses) == count
+    other = epoch.compile_evaluate(tiny.parts.predict, tiny.parts.loss, devices, count)
+    expected = other(tiny.state.variables, examples)
+    np.testing.assert_allclose(scores.logits, expected.logits, rtol=1e-5, atol=1e-6)
