@@ -5,8 +5,11 @@ done; but it stores no digest of their content. Each checkpoint therefore carrie
 and `restore` passes over a checkpoint that does not match it.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,19 +50,33 @@ def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None
       manager: from `open_manager`.
       state: the state; replicated over devices.
       record: JSON-serialisable facts to keep with it.
+
+    Raises:
+      InputError: this checkpoint, or the one before, cannot be written.
     """
     host = to_host(state)
     step = int(host.step)
     if step in manager.all_steps():
         return
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(host),
-            record=ocp.args.JsonSave({**record, "digest": digest((host, record))}),
-        ),
-        force=True,
-    )
+    with _writing(manager):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(host),
+                record=ocp.args.JsonSave({**record, "digest": digest((host, record))}),
+            ),
+            force=True,
+        )
+
+
+def wait(manager: Manager) -> None:
+    """Returns when all that was saved is whole on the disk.
+
+    Raises:
+      InputError: the last checkpoint cannot be written.
+    """
+    with _writing(manager):
+        manager.wait_until_finished()
 
 
 def restore(
@@ -148,6 +165,20 @@ def _read(
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{name} has shape {found.shape}, not {wanted.shape}")
     return item.state, dict(item.record)
+
+
+@contextlib.contextmanager
+def _writing(manager: Manager) -> Iterator[None]:
+    """Turns what Orbax raises where a disk is full, or a folder gone, into one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # TensorStore raises ValueError
+        code = re.search(r"(?:os_error_code='|Errno )(\d+)", str(error))
+        reason = os.strerror(int(code[1])) if code else _first_line(error)
+        raise InputError(
+            f"cannot save a checkpoint in {manager.directory}: {reason}; make room, "
+            f"and go on with --resume, or choose another folder with --out"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -139,6 +139,7 @@ def fit(
     Raises:
       DivergedError: a loss or a parameter is NaN or infinite. Nothing is saved after
         such a step.
+      InputError: a checkpoint cannot be written.
     """
     began = time.monotonic() - record.seconds
     per_epoch = schedule.steps_per_epoch
@@ -167,7 +168,7 @@ def fit(
                 save(latest)
                 saved = time.monotonic()
                 if stopping:
-                    latest.wait_until_finished()
+                    checkpoints.wait(latest)
                     yield Finished(state, record, "stopped")
                     return
 
@@ -183,11 +184,11 @@ def fit(
         if better:
             save(best)
             # Only then may a checkpoint that remembers this best one be saved.
-            best.wait_until_finished()
+            checkpoints.wait(best)
         save(latest)
         saved = time.monotonic()
 
-    latest.wait_until_finished()
+    checkpoints.wait(latest)
     done = step == schedule.epochs * per_epoch
     yield Finished(state, record, "done" if done else "patience")
 
@@ -281,7 +282,7 @@ def _refuse_divergence(state: TrainState, latest: Manager) -> None:
     bad_step = int(state.bad_step)
     if bad_step == NEVER:
         return
-    latest.wait_until_finished()
+    checkpoints.wait(latest)
     good = latest.latest_step()
     where = "there is none" if good is None else f"step {good}"
     raise DivergedError(

@@ -2,6 +2,9 @@
 
 import functools
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import chex
@@ -203,6 +206,39 @@ def test_a_folder_that_cannot_be_is_an_input_error(tmp_path) -> None:
     with pytest.raises(InputError, match="file") as caught:
         checkpoints.open_manager(tmp_path / "file" / "latest", 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [0, 20_000])
+def test_a_full_disk_is_one_line(tmp_path, limit) -> None:
+    """No file of that process may grow further: a disk that is full."""
+    code = f"""
+        import resource
+        from pathlib import Path
+        import jax, jax.numpy as jnp, numpy as np, optax
+        from jaxdl.errors import InputError
+        from jaxdl.models import registry
+        from jaxdl.training import checkpoints, state
+        model = registry.build("fnn", num_classes=3, hidden=(500,))
+        first = state.create(model, optax.sgd(0.1), (8, 8, 1), jax.random.key(0))
+        with checkpoints.open_manager(Path({str(tmp_path)!r}), 2) as manager:
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+            for step in (1, 2):
+                try:
+                    save = first._replace(step=jnp.int32(step))
+                    checkpoints.save(manager, save, dict(a=1))
+                    checkpoints.wait(manager)
+                except InputError as error:
+                    print(error)
+            print(*manager.all_steps())
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    first, second, steps = process.stdout.split("\n")[:3]
+    assert first == second
+    assert first.startswith(f"cannot save a checkpoint in {tmp_path}: File too large;")
+    assert not steps, "a checkpoint that could not be written counts"
 
 
 def test_host_copies_share_no_memory_with_the_device() -> None:
