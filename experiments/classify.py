@@ -17,13 +17,14 @@ from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
 from jaxdl.data import batches, sources
-from jaxdl.data.sources import Dataset
+from jaxdl.data.sources import Dataset, Split
 from jaxdl.errors import InputError
 from jaxdl.models import cost
 from jaxdl.training import assemble, checkpoints, loop, parallel
 from jaxdl.training.assemble import DataFacts, Parts
 from jaxdl.training.checkpoints import Manager
 from jaxdl.training.epoch import Examples, Scores
+from jaxdl.training.loop import Programs
 from jaxdl.training.parallel import Devices
 from jaxdl.training.state import TrainState, evaluated_variables
 
@@ -40,6 +41,9 @@ class Job(NamedTuple):
     facts: DataFacts
     devices: Devices
     parts: Parts
+    resident: bool
+    """Whether the training split lies on the devices; otherwise it streams."""
+    programs: Programs
     steps_per_epoch: int
 
 
@@ -115,7 +119,23 @@ def prepare(experiment: str, family: Family, config: Config) -> Job:
     parts = assemble.assemble(
         config, facts, steps_per_epoch * run.epochs, steps_per_epoch, devices
     )
-    return Job(experiment, config, dataset, facts, devices, parts, steps_per_epoch)
+    placement = config.data.placement
+    images = dataset.train.images
+    resident = placement == "device" or (
+        placement == "auto"
+        and batches.fits(images.nbytes, jax.local_devices()[0], devices.size)
+    )
+    return Job(
+        experiment=experiment,
+        config=config,
+        dataset=dataset,
+        facts=facts,
+        devices=devices,
+        parts=parts,
+        resident=resident,
+        programs=assemble.compile_programs(config, parts, devices, resident=resident),
+        steps_per_epoch=steps_per_epoch,
+    )
 
 
 def open_folder(job: Job) -> Folder:
@@ -157,24 +177,15 @@ def train(
 ) -> loop.Finished:
     """Runs the loop, with a line, a record and a progress bar for what it yields."""
     run = job.config.run
-    images = job.dataset.train.images
-    resident = job.config.data.placement == "device" or (
-        job.config.data.placement == "auto"
-        and batches.fits(images.nbytes, jax.local_devices()[0], job.devices.size)
-    )
-    data = (
-        Examples(*parallel.replicate((images, job.dataset.train.labels), job.devices))
-        if resident
-        else job.dataset.train
-    )
+    data: Examples | Split = job.dataset.train
+    if job.resident:
+        data = Examples(*parallel.replicate((data.images, data.labels), job.devices))
     events = loop.fit(
         parallel.replicate(state, job.devices),
         record,
         data,
         job.dataset.validation,
-        assemble.compile_programs(
-            job.config, job.parts, job.devices, resident=resident
-        ),
+        job.programs,
         loop.Schedule(
             epochs=run.epochs,
             steps_per_epoch=job.steps_per_epoch,
@@ -227,11 +238,8 @@ def report(job: Job, folder: Folder, finished: loop.Finished) -> None:
     """Reads the test set, once, with the best checkpoint; prints, records, draws."""
     record = finished.record
     state = best_state(folder.best, finished.state)
-    evaluate = assemble.compile_programs(
-        job.config, job.parts, job.devices, resident=True
-    ).evaluate
     variables = parallel.replicate(evaluated_variables(state), job.devices)
-    scores = evaluate(variables, job.dataset.test)
+    scores = job.programs.evaluate(variables, job.dataset.test)
     say(f"Accuracy on the test set: {100 * scores.accuracy:.2f}")
     if jax.process_index() != 0:
         return
