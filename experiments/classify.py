@@ -67,10 +67,13 @@ def run(experiment: str, family: Family, config: Config) -> None:
       InputError: something in the configuration or on the disk is at fault.
       DivergedError: the loss is not finite.
     """
-    stop = StopOnSignal()
     assemble.validate(config)
     runtime.start(config.data.cache_dir)
-    job = prepare(experiment, family, config)
+    name = config.data.dataset
+    if config.run.resume:  # "auto" could mean another set by now
+        directory = config.run.out / experiment / str(config.run.name)
+        name = runs.read_json(directory / "config.json")["dataset"]["name"]
+    job = prepare(experiment, family, config, name)
     state, record = assemble.initial_state(config, job.parts, job.facts), loop.Record()
     folder = open_folder(job)
     if config.run.resume and (found := checkpoints.restore(folder.latest, state)):
@@ -79,7 +82,8 @@ def run(experiment: str, family: Family, config: Config) -> None:
         checkpoints.forget_after(folder.latest, int(state.step))
     runs.rewind_metrics(folder.path, int(state.step))
     say(header(job, folder.path, state))
-    finished = train(job, folder, state, record, stop)
+    with StopOnSignal() as stop:
+        finished = train(job, folder, state, record, stop)
     if finished.reason == "stopped":
         say(
             f"Stopped after step {int(finished.state.step)}; it is saved. Go on with:\n"
@@ -90,8 +94,8 @@ def run(experiment: str, family: Family, config: Config) -> None:
     report(job, folder, finished)
 
 
-def prepare(experiment: str, family: Family, config: Config) -> Job:
-    """Loads the data and builds the parts of a run; writes nothing.
+def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
+    """Loads the data set `name` and builds the parts of a run; writes nothing.
 
     Raises:
       InputError: the data cannot be had, or does not suit the rest.
@@ -101,7 +105,7 @@ def prepare(experiment: str, family: Family, config: Config) -> Job:
         run.parallel, run.devices, run.batch_size, config.optim.accumulate
     )
     dataset = sources.load(
-        config.data.dataset,
+        name,
         raw_dir=config.data.raw_dir,
         cache_dir=config.data.cache_dir,
         validation=config.data.validation,
