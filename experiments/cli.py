@@ -1,15 +1,20 @@
 """What every experiment's command line has in common.
 
 Bad input ends in one line on stderr and exit code 2, a diverged run in one line and
-exit code 1, a signal in a saved checkpoint. `--help` imports nothing heavy.
+exit code 1, a signal in exit code 128 + its number; during training, with a checkpoint
+saved. `--help` imports nothing heavy.
 """
 
+import contextlib
+import io
+import itertools
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import tyro
 
@@ -45,8 +50,12 @@ def parse(experiment: str, default: Config, description: str) -> Config:
 
 
 def parse_plain(experiment: str, kind: type[T], description: str) -> T:
-    """Reads a dataclass from the command line."""
-    return tyro.cli(
+    """Reads a dataclass from the command line.
+
+    Raises:
+      InputError: an option is unknown, missing or ill-typed.
+    """
+    return _from_command_line(
         kind, prog=f"python -m experiments.{experiment}", description=description
     )
 
@@ -72,44 +81,70 @@ def run_to_resume(experiment: str, config: Config) -> Path:
 
 def run_or_exit(main: Callable[[], T]) -> T:
     """Runs an experiment's main function; turns known failures into lines and codes."""
+    signals: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
     try:
-        return main()
-    except InputError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted before there was anything to save", 130)
-    except OSError as error:
-        if error.filename is None and error.errno is None:
+        with _handling(interrupt):
+            return main()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # An extension module that was just being imported may have put an error of its
+        # own in the place of KeyboardInterrupt.
+        if signals:
+            name = signal.Signals(signals[0]).name
+            _fail(
+                f"ended by {name}; a run that had begun can go on with --resume",
+                128 + signals[0],
+            )
+        if (explained := _explained(error)) is None:
             raise
-        _fail(
-            f"{error.strerror}: {error.filename}" if error.filename else f"{error}", 2
-        )
-    except RuntimeError as error:
-        if type(error).__name__ not in ("DivergedError", "WrongNumbersError"):
-            raise
-        _fail(str(error), 1)
-    raise AssertionError("unreachable")
+        _fail(*explained)
 
 
 class StopOnSignal:
-    """Becomes true when SIGINT or SIGTERM arrives; a second SIGINT ends at once."""
+    """While entered, true once SIGINT or SIGTERM has arrived; a second one is not held.
+
+    For a program that looks at it between two steps, and saves before it stops.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(_handling(self._note))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._stack.close()
 
     def __call__(self) -> bool:
         """Whether a signal has arrived."""
         return self.signal is not None
 
 
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to the handler; afterwards where they went before."""
+    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
 def _parse(experiment: str, default: Config, description: str) -> Config:
-    return tyro.cli(
+    return _from_command_line(
         Config,
         default=default,
         prog=f"python -m experiments.{experiment}",
@@ -118,6 +153,46 @@ def _parse(experiment: str, default: Config, description: str) -> Config:
     )
 
 
-def _fail(message: str, code: int) -> None:
+def _from_command_line(kind: type[T], **options: Any) -> T:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **options)
+    except SystemExit as end:
+        if end.code in (None, 0):  # --help
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of several sections, as one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    # A rule ends a section; the first, with a title in it, begins the box.
+    sections = re.split(r"[─-]{3,}[╮╯+│| ]*\n", plain)[1:]
+    said = []
+    for section in sections:
+        lines = [line.strip("│|╰+ ") for line in section.splitlines()]
+        paragraph = itertools.takewhile(bool, lines)  # tyro's reasons follow a gap
+        said.append(" ".join(paragraph).rstrip("."))
+    return "; ".join(filter(None, said))
+
+
+def _explained(error: BaseException) -> tuple[str, int] | None:
+    """The line and the exit code for a failure that users can do something about."""
+    said = str(error).partition("\n")[0]
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}", 2
+    # By their names and words: their types live in JAX and in what imports it.
+    if type(error).__name__ in ("DivergedError", "WrongNumbersError"):
+        return said, 1
+    if type(error).__name__ == "JaxRuntimeError" and "ut of memory" in said:
+        return f"{said} A smaller --batch-size or --arch needs less", 2
+    return None
+
+
+def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)

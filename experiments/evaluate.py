@@ -1,5 +1,6 @@
 """Evaluate a finished run on the data that it was trained on.
 
+Examples:
     python -m experiments.evaluate checkpoints/mnist/RUN
     python -m experiments.evaluate checkpoints/svhn/RUN --split=validation --json
 
@@ -23,17 +24,18 @@ _DEFAULTS = DataConfig()
 class EvaluateConfig:
     """What to evaluate, and on what."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     split: Literal["test", "validation", "train"] = "test"
     """Part of the data set."""
     checkpoint: Literal["best", "latest"] = "best"
     """The best checkpoint by validation accuracy, or the latest."""
     raw_dir: Path | None = _DEFAULTS.raw_dir
-    """Folder with the official raw files (default: $JAXDL_RAW_DIR)."""
+    """Folder with the official raw files.
+    Without this option: what JAXDL_RAW_DIR says."""
     cache_dir: Path = _DEFAULTS.cache_dir
     """Where prepared data and compiled programs are kept."""
-    json: bool = False
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead of text."""
 
 

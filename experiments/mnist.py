@@ -1,12 +1,14 @@
 """Q3: a feed-forward network on MNIST, trained by SGD on the cross-entropy.
 
+Examples:
     python -m experiments.mnist
     python -m experiments.mnist --raw-dir=DIR --epochs=10 --hidden 1024 512
     python -m experiments.mnist --arch=lenet5 --augment=digits --epochs=20
     python -m experiments.mnist --resume
 
-Prints the loss every 100 steps and, at the end, the accuracy on the test set, which is
-read once. Everything about the run is left in checkpoints/mnist/<run>/.
+Prints the loss every 100 steps and, at the end, the accuracy on the test set.
+
+Everything about the run is left in checkpoints/mnist/<run>/.
 """
 
 from experiments import cli

@@ -1,9 +1,11 @@
 """Say what is on an image, with the model of a finished run.
 
+Examples:
     python -m experiments.predict checkpoints/svhn/RUN house.jpg door.png
     python -m experiments.predict checkpoints/mnist/RUN digit.png --json
 
-Images are PNG or JPEG of any size; they are resized to what the model was trained on.
+Images of any size are resized to the size that the model was trained on.
+
 MNIST's digits are light on dark and centred: give such images to a model of it.
 """
 
@@ -25,15 +27,19 @@ _DEFAULTS = DataConfig()
 class PredictConfig:
     """Which model, and which images."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files."""
+    images: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
+    """Image files, PNG or JPEG."""
     checkpoint: Literal["best", "latest"] = "best"
     """The best checkpoint by validation accuracy, or the latest."""
     cache_dir: Path = _DEFAULTS.cache_dir
     """Where compiled programs are kept."""
-    json: bool = False
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print a JSON array instead of text."""
 
 
@@ -43,11 +49,11 @@ def main() -> None:
     if not config.images:
         raise InputError("give at least one image file after the run's folder")
     import numpy as np
-    from jaxdl.data.sources import Split
     from scipy.special import softmax
 
     from experiments import stored
     from jaxdl.data import images as image_files
+    from jaxdl.data.sources import Split
 
     run = stored.load(config.run, config.checkpoint, config.cache_dir)
     pixels = np.stack(

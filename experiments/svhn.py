@@ -1,12 +1,14 @@
 """Q4: LeNet-5, AlexNet, VGG and ResNet on SVHN, from scratch.
 
+Examples:
     python -m experiments.svhn --arch=lenet5
     python -m experiments.svhn --arch=vgg16 --epochs=30 --ema=0.999
     python -m experiments.svhn --arch=resnet18 --dataset=svhn_cropped --raw-dir=DIR
     python -m experiments.svhn --resume
 
-Prints the loss every 100 steps and, at the end, the accuracy on the test set, which is
-read once. Everything about the run is left in checkpoints/svhn/<run>/.
+Prints the loss every 100 steps and, at the end, the accuracy on the test set.
+
+Everything about the run is left in checkpoints/svhn/<run>/.
 """
 
 from experiments import cli

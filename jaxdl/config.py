@@ -2,6 +2,9 @@
 
 Nothing heavy is imported here: `--help` reads this module and little else. `None`
 always means "let the architecture or the data decide", never a number in disguise.
+
+The text below a field is its help. tyro keeps the line breaks in it, so each line is a
+sentence of its own.
 """
 
 import dataclasses
@@ -31,23 +34,23 @@ class DataConfig:
     """Where the examples come from, and what happens to them before the model."""
 
     dataset: str = "auto"
-    """Data set. "auto" takes the real one and falls back to the embedded one, with a
-    banner, where it cannot be had; a set that is named is never replaced."""
+    """Data set. "auto" is the real one or, with a banner, the embedded stand-in.
+    A set that is named is never replaced."""
     raw_dir: Path | None = dataclasses.field(default_factory=_raw_dir_from_environment)
-    """Folder with the official raw files, instead of a download (default:
-    $JAXDL_RAW_DIR). MNIST: the four idx .gz files. SVHN: train_32x32.mat, ..."""
+    """Folder with the official raw files, used instead of a download.
+    MNIST: the four idx .gz files. SVHN: train_32x32.mat and test_32x32.mat.
+    Without this option: what JAXDL_RAW_DIR says."""
     cache_dir: Path = dataclasses.field(default_factory=_cache_dir_from_environment)
-    """Where prepared data and compiled programs are kept (default: $JAXDL_CACHE_DIR,
-    else ~/.cache/jaxdl)."""
+    """Folder where prepared data and compiled programs are kept.
+    Without this option: what JAXDL_CACHE_DIR says, else ~/.cache/jaxdl."""
     validation: int | None = None
-    """Examples carved from the training set, stratified by class, for every choice that
-    a run makes; by default 5,000, or a tenth of a smaller set. The test set is read
-    once, at the end."""
+    """Training examples set apart, stratified by class, for every choice of a run.
+    Without this option: 5,000, or a tenth of a smaller set."""
     augment: Literal["none", "digits"] = "none"
     """"digits": small shifts, rotations, scales and cutout, on the device; no flips."""
     placement: Literal["auto", "device", "stream"] = "auto"
-    """Keep the whole set on the device, or stream it with prefetch. "auto" streams
-    only what does not fit."""
+    """Keep the whole set on the device, or stream it with prefetch.
+    "auto" streams only what does not fit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +68,8 @@ class ModelConfig:
     dropout: float | None = None
     """fnn, alexnet, vgg: probability of dropping a hidden unit."""
     layout: Literal["small", "torchvision"] | None = None
-    """alexnet, vgg, resnet: "small" is made for 32x32 images, "torchvision" is the
-    ImageNet network exactly as torchvision has it."""
+    """alexnet, vgg, resnet: "small" is made for 32x32 images.
+    "torchvision" is the ImageNet network exactly as torchvision has it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the activations. Parameters always stay float32."""
 
@@ -102,8 +105,8 @@ class OptimConfig:
     label_smoothing: float = 0.0
     """Weight of the uniform distribution in the training target, in [0, 1)."""
     ema: float | None = None
-    """Decay of an exponential moving average of the parameters, which then is what is
-    evaluated; for instance 0.999."""
+    """Decay of an exponential moving average of the parameters; for instance 0.999.
+    Where there is one, it is what is evaluated."""
     accumulate: int = 1
     """Split each batch into this many micro-batches and average their gradients."""
 
@@ -133,9 +136,10 @@ class RunConfig:
     out: Path = Path("checkpoints")
     """Folder that gets <experiment>/<run>/."""
     name: str | None = None
-    """Name of the run (default: from the architecture, data and seed)."""
+    """Name of the run. Without this option: the architecture and the time."""
     resume: bool = False
-    """Go on with the run of that name, to the same bits as if it had never stopped."""
+    """Go on with the run of that --name, or with the latest one.
+    The result is bit for bit that of a run that was never stopped."""
 
 
 @dataclasses.dataclass(frozen=True)
