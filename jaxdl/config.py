@@ -46,8 +46,9 @@ class DataConfig:
     validation: int | None = None
     """Training examples set apart, stratified by class, for every choice of a run.
     Without this option: 5,000, or a tenth of a smaller set."""
-    augment: Literal["none", "digits"] = "none"
-    """"digits": small shifts, rotations, scales and cutout, on the device; no flips."""
+    augment: Literal["none", "digits", "handwriting"] = "none"
+    """"digits": small shifts, rotations, scales and cutout, on the device; no flips.
+    "handwriting": elastic deformation in place of the cutout."""
     placement: Literal["auto", "device", "stream"] = "auto"
     """Keep the whole set on the device, or stream it with prefetch.
     "auto" streams only what does not fit."""

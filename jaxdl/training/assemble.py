@@ -137,7 +137,7 @@ def assemble(
         optimizer,
         partial(loss, label_smoothing=config.optim.label_smoothing),
         preprocess,
-        augment=augment.digits if config.data.augment == "digits" else None,
+        augment=augment.AUGMENTATIONS[config.data.augment],
         ema=config.optim.ema,
         axis_name=devices.axis_name,
     )

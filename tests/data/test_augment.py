@@ -241,3 +241,28 @@ def test_resize_of_any_size_keeps_a_plain_image_plain(height, width, level):
     found = augment.resize(image, (28, 28))
     assert found.shape == (1, 28, 28, 1)
     assert (found == level).all()
+
+
+def test_handwriting_bends_smoothly_and_by_little():
+    """Read off an image whose values are its own rows: where each pixel came from."""
+    rows = jnp.broadcast_to(jnp.arange(28.0)[:, None], (28, 28))
+    images = jnp.broadcast_to(rows[None, :, :, None], (200, 28, 28, 1))
+    bent = augment.handwriting(jax.random.key(0), images, jnp.arange(200))
+    moved = np.asarray(bent - images)[:, 6:-6, 6:-6, 0]  # free of the frame's clipping
+    # Two shifts of at most 2 pixels, 10 degrees, a tenth of scale, over 14 pixels.
+    assert np.abs(moved).max() < 2 + 2 + 14 * (0.1 + 0.18)
+    assert 0.5 < moved.std() < 2
+    # Neighbours go nearly the same way: at most a bend of 4 pixels over a knot's 6.75.
+    assert np.abs(np.diff(moved, axis=2)).max() < 4 / 6.75 + 0.3
+    straight = np.abs(np.diff(moved, 2, axis=2)).max(axis=(1, 2))
+    assert (straight > 1e-3).mean() > 0.9  # an affine map would leave none
+
+
+def test_handwriting_depends_on_key_and_position_alone():
+    images = jax.random.normal(jax.random.key(1), (8, 20, 24, 3))
+    key, positions = jax.random.key(2), jnp.arange(8)
+    whole = augment.handwriting(key, images, positions)
+    part = augment.handwriting(key, images[3:5], positions[3:5])
+    np.testing.assert_allclose(part, whole[3:5], atol=1e-5)
+    other = augment.handwriting(jax.random.key(3), images, positions)
+    assert np.abs(other - whole).max() > 0.1
