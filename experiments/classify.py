@@ -4,15 +4,18 @@ The common part of `experiments.mnist` and `experiments.svhn`: it shows and reco
 `jaxdl.training.loop.fit` yields. Import it late: it brings JAX.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
 from tqdm import tqdm
 
-from experiments.cli import StopOnSignal
+from experiments import board as tensorboard
+from experiments.cli import StopOnSignal, quiet_orbax
 from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
@@ -67,6 +70,7 @@ def run(experiment: str, family: Family, config: Config) -> None:
       InputError: something in the configuration or on the disk is at fault.
       DivergedError: the loss is not finite.
     """
+    quiet_orbax()
     assemble.validate(config)
     runtime.start(config.data.cache_dir)
     name = config.data.dataset
@@ -82,7 +86,7 @@ def run(experiment: str, family: Family, config: Config) -> None:
         checkpoints.forget_after(folder.latest, int(state.step))
     runs.rewind_metrics(folder.path, int(state.step))
     say(header(job, folder.path, state))
-    with StopOnSignal() as stop:
+    with StopOnSignal() as stop, saying_what_is_safe(folder.path):
         finished = train(job, folder, state, record, stop)
     if finished.reason == "stopped":
         say(
@@ -91,7 +95,8 @@ def run(experiment: str, family: Family, config: Config) -> None:
         )
         raise SystemExit(128 + (stop.signal or 0))
     say("Finished Training")
-    report(job, folder, finished)
+    with saying_what_is_safe(folder.path):
+        report(job, folder, finished)
 
 
 def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
@@ -156,15 +161,17 @@ def open_folder(job: Job) -> Folder:
     if not run.resume and jax.process_index() == 0:
         runs.create(path)
         config = settings.renamed(job.config, name, resume=False)
-        runs.write_json(
-            path / "config.json",
-            {
-                "experiment": job.experiment,
-                "config": settings.to_json(config),
-                "dataset": {**described(job.dataset), **job.facts._asdict()},
-                "versions": runs.versions(),
-            },
-        )
+        description = {
+            "experiment": job.experiment,
+            "config": settings.to_json(config),
+            "dataset": {**described(job.dataset), **job.facts._asdict()},
+            "versions": runs.versions(),
+        }
+        try:
+            runs.write_json(path / "config.json", description)
+        except InputError:
+            path.rmdir()  # without it this is no run
+            raise
     return Folder(
         path,
         checkpoints.open_manager(path / "latest", run.keep),
@@ -212,7 +219,7 @@ def train(
     )
     with (
         bar,
-        SummaryWriter(str(folder.path / "tensorboard"), purge_step=first) as board,
+        tensorboard.opened(folder.path / "tensorboard", first) as board,
     ):
         for event in events:
             match event:
@@ -371,14 +378,44 @@ def resume_command(job: Job, path: Path) -> str:
     return f"python -m experiments.{job.experiment} --resume --name={path.name}{where}"
 
 
-def keep(path: Path, board: SummaryWriter, kind: str, entry: dict[str, Any]) -> None:
-    """Records an event in metrics.jsonl and for TensorBoard."""
-    if jax.process_index() != 0:
+def keep(
+    path: Path, board: EventsWriter | None, kind: str, entry: dict[str, Any]
+) -> None:
+    """Records an event in metrics.jsonl and, where there is one, on the board."""
+    if board is None:  # not the first process
         return
     runs.append_metrics(path, {"kind": kind, **entry})
-    for name in ("loss", "accuracy", "learning_rate"):
-        if name in entry:
-            board.add_scalar(f"{kind}/{name}", entry[name], entry["step"])
+    names = entry.keys() & {"loss", "accuracy", "learning_rate"}
+    tensorboard.write(
+        board, entry["step"], {f"{kind}/{name}": entry[name] for name in sorted(names)}
+    )
+
+
+@contextlib.contextmanager
+def saying_what_is_safe(path: Path) -> Iterator[None]:
+    """Adds to an error of the disk which checkpoint can still be used.
+
+    Raises:
+      InputError: in the place of an error of the disk.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of the terminal, not of the disk
+        raise
+    except (InputError, OSError) as error:
+        said = (
+            f"cannot write to {path}: {error.strerror}; make room, and go on with "
+            f"--resume"
+            if isinstance(error, OSError)
+            else str(error)
+        )
+        steps = [int(p.name) for p in path.glob("latest/*") if p.name.isdigit()]
+        safe = (
+            f"the checkpoint of step {max(steps)} is safe"
+            if steps
+            else "nothing was saved"
+        )
+        raise InputError(f"{said} ({safe})") from error
 
 
 def say(line: str) -> None:

@@ -8,6 +8,7 @@ saved. `--help` imports nothing heavy.
 import contextlib
 import io
 import itertools
+import logging
 import re
 import signal
 import sys
@@ -130,6 +131,22 @@ class StopOnSignal:
     def __call__(self) -> bool:
         """Whether a signal has arrived."""
         return self.signal is not None
+
+
+def quiet_orbax() -> None:
+    """Silences what Orbax prints of errors that it raises as well.
+
+    To be called after Orbax is imported: that sets its logger up.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+    # After a first error Orbax closes its event loop. TensorStore's callbacks then find
+    # it closed, and say so by this hook; nothing of ours runs in such a loop.
+    def hook(said: Any) -> None:
+        if str(said.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(said)
+
+    sys.unraisablehook = hook
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from experiments import cli
 from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
@@ -51,13 +52,17 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
             mean=tuple(dataset["mean"]),
             std=tuple(dataset["std"]),
         )
-    except (KeyError, TypeError) as error:
+        train = int(dataset["train"])
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{directory / 'config.json'} is not the configuration of a run: {error!r}"
         ) from error
+    cli.quiet_orbax()
     assemble.validate(config)
     runtime.start(cache_dir)
-    steps = max(1, dataset["train"] // config.run.batch_size)
+    steps = max(1, train // config.run.batch_size)
     devices = parallel.choose("jit", 1, 1, 1)
     parts = assemble.assemble(
         config, facts, steps * max(1, config.run.epochs), steps, devices

@@ -1,5 +1,6 @@
 """Image files of any size, made into what a model takes."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,36 @@ def read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         (Pillow's limit against decompression bombs).
     """
     height, width, channels = shape
+    mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
+        with (
+            Image.open(path, formats=("PNG", "JPEG")) as image,
+            warnings.catch_warnings(),
+        ):
+            # Beyond half its limit Pillow only warns; such photographs exist.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            flat = _flattened(ImageOps.exif_transpose(image), mode)
     except FileNotFoundError:
         raise InputError(f"no image file {path}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path} is not a usable PNG or JPEG image: {error}"
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damage
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not a PNG or JPEG image") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read the image {path}: {reason}") from error
+    # What Pillow raises on damage, and on an image of more pixels than its limit.
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path}: {error}") from error
-    black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-    flat = Image.alpha_composite(black, upright)
-    mode = "L" if channels == 1 else "RGB"
-    resized = flat.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
+    resized = flat.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.uint8).reshape(height, width, channels)
+
+
+def _flattened(image: Image.Image, mode: str) -> Image.Image:
+    """The image in mode "L" or "RGB", on black where it is transparent."""
+    if image.mode.startswith("I"):  # 16 bits, which `convert` clips rather than scales
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert(
+            mode
+        )
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image.convert("RGBA")).convert(mode)
