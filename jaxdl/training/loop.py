@@ -67,7 +67,9 @@ class Record(NamedTuple):
     best_accuracy: float = -1.0
     """Best validation accuracy so far."""
     best_epoch: int = 0
-    """Epoch that reached it, from 1."""
+    """Last epoch that reached it, from 1."""
+    improved_epoch: int = 0
+    """First epoch that reached it: patience counts from there."""
     seconds: float = 0.0
     """Time spent on the run, over all its sessions."""
 
@@ -151,7 +153,7 @@ def fit(
 
     while step < schedule.epochs * per_epoch:
         epoch, batch = divmod(step, per_epoch)
-        if epoch - record.best_epoch >= (schedule.patience or schedule.epochs):
+        if epoch - record.improved_epoch >= (schedule.patience or schedule.epochs):
             break
         slices = _slices(state, batch, epoch, train, programs, schedule)
         for state in slices:
@@ -175,6 +177,8 @@ def fit(
         scores = programs.evaluate(evaluated_variables(state), validation)
         # With equal accuracy the later epoch counts: the rate has fallen further.
         better = scores.accuracy >= record.best_accuracy
+        if scores.accuracy > record.best_accuracy:
+            record = record._replace(improved_epoch=epoch + 1)
         if better:
             record = record._replace(
                 best_accuracy=scores.accuracy, best_epoch=epoch + 1

@@ -282,6 +282,7 @@ def scripted(accuracies: list[float]):
         ([0.5, 0.4, 0.3, 0.9], 2, 1, [True, False, False], "patience"),
         ([0.5, 0.4, 0.6, 0.5], 2, 3, [True, False, True, False], "done"),
         ([0.0, 0.0, 0.0, 0.0], None, 4, [True] * 4, "done"),
+        ([0.1, 0.1, 0.1, 0.1], 2, 3, [True] * 3, "patience"),
     ],
 )
 def test_best_and_patience(tmp_path, accuracies, patience, best, marks, reason) -> None:
