@@ -73,7 +73,7 @@ def test_streamed_equals_resident_to_the_bit(edges, steps) -> None:
 
 def test_an_epoch_is_its_steps_one_by_one() -> None:
     """The loop over a resident set equals plain calls of the step on one device."""
-    tiny = tiny_run.make(tiny_run.with_(CONFIG, devices=1, accumulate=2))
+    tiny = tiny_run.make(tiny_run.with_(dropout=0.3, accumulate=2))
     step = jax.jit(tiny.parts.train_step)
     state, order = tiny.start(), np.asarray(tiny.order())
     positions = Layout(BATCH, 2, 1).positions[0]

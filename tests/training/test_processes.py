@@ -77,7 +77,7 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("kind", "placed"), [("jit", "resident"), ("pmap", "resident"), ("jit", "streamed")]
+    ("kind", "placed"), [("jit", "resident"), ("pmap", "streamed")]
 )
 def test_two_processes_compute_what_one_does(tmp_path, alone, kind, placed) -> None:
     """A step of everything, a stop that one process hears of, a resume, a score."""
