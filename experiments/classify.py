@@ -5,6 +5,7 @@ The common part of `experiments.mnist` and `experiments.svhn`: it shows and reco
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,8 @@ def open_folder(job: Job) -> Folder:
         raise InputError("--name must be given with several processes, the same to all")
     name = run.name or f"{job.config.model.arch}-{time.strftime('%Y%m%d-%H%M%S')}"
     path = run.out / job.experiment / name
+    if run.resume and jax.process_index() == 0:
+        sweep(path)
     if not run.resume and jax.process_index() == 0:
         runs.create(path)
         config = settings.renamed(job.config, name, resume=False)
@@ -177,6 +180,14 @@ def open_folder(job: Job) -> Folder:
         checkpoints.open_manager(path / "latest", run.keep),
         checkpoints.open_manager(path / "best", 1),
     )
+
+
+def sweep(path: Path) -> None:
+    """Deletes what a killed process has left half written: Orbax does not, for good."""
+    for unfinished in path.glob("*/*.orbax-checkpoint-tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for scratch in path.glob(".*.json*.*"):
+        scratch.unlink(missing_ok=True)
 
 
 def train(

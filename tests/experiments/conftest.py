@@ -1,4 +1,4 @@
-"""Runs of the experiments: in this process where that proves the same, else in others."""
+"""Runs of the experiments, in this process or, where it takes that, in another."""
 
 import importlib
 import os
@@ -62,21 +62,20 @@ def invoke(monkeypatch, capsys, cache_dir):
 
 @pytest.fixture(scope="session")
 def start(cache_dir):
-    """Starts `python -m experiments.NAME` in a process of its own."""
+    """Starts Python with such arguments; the experiments have one device there."""
 
-    def begin(*command, **options):
+    def begin(*arguments):
         environment = os.environ | {
             "JAX_NUM_CPU_DEVICES": "1",
             "JAXDL_CACHE_DIR": str(cache_dir),
             "COLUMNS": "80",
         }
         return subprocess.Popen(
-            [sys.executable, "-m", *map(str, command)],
+            [sys.executable, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
-            **options,
         )
 
     return begin
