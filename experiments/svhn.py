@@ -3,7 +3,7 @@
 Examples:
     python -m experiments.svhn --arch=lenet5
     python -m experiments.svhn --arch=vgg16 --epochs=30 --ema=0.999
-    python -m experiments.svhn --arch=resnet18 --dataset=svhn_cropped --raw-dir=DIR
+    python -m experiments.svhn --arch=resnet18 --raw-dir=DIR
     python -m experiments.svhn --resume
 
 Prints the loss every 100 steps and, at the end, the accuracy on the test set.
@@ -17,8 +17,8 @@ from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 DEFAULT = Config(
     data=DataConfig(),
     model=ModelConfig(arch="lenet5"),
-    optim=OptimConfig(learning_rate=0.03, warmup_epochs=0.1, weight_decay=5e-4),
-    run=RunConfig(epochs=5, batch_size=128),
+    optim=OptimConfig(learning_rate=0.02, warmup_epochs=0.1, weight_decay=5e-4),
+    run=RunConfig(epochs=5, batch_size=64),
 )
 
 

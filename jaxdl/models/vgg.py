@@ -47,13 +47,15 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
+        large = self.layout == "torchvision"
+        # torchvision's backward form of He's weights lets the signal shrink wherever
+        # the maps become more; without batch norm, learning then starts later.
+        init = he_fan_out if large else nn.initializers.he_normal()
         index = 0
         for width, count in zip(WIDTHS, self.convolutions, strict=True):
             for _ in range(count):
                 name = f"features_{index}"
-                x = conv(
-                    x, width, 3, 1, 1, init=he_fan_out, dtype=self.dtype, name=name
-                )
+                x = conv(x, width, 3, 1, 1, init=init, dtype=self.dtype, name=name)
                 if self.batch_norm:
                     x = BatchNorm(
                         axis_name=self.axis_name,
@@ -65,17 +67,17 @@ class VGG(nn.Module):
             x = max_pool(x, 2, 2)
             index += 1
 
-        normal = nn.initializers.normal(0.01)
-        if self.layout == "torchvision":
+        if large:
+            name, init = "classifier_6", nn.initializers.normal(0.01)
             x = flatten(adaptive_mean(x, 7))
-            for name in ("classifier_0", "classifier_3"):
-                x = nn.relu(dense(x, 4096, init=normal, dtype=self.dtype, name=name))
+            for hidden in ("classifier_0", "classifier_3"):
+                x = nn.relu(dense(x, 4096, init=init, dtype=self.dtype, name=hidden))
                 x = Dropout(self.dropout, self.axis_name)(x, train=train)
         else:
+            name, init = "classifier", nn.initializers.lecun_normal()
             x = x.mean((1, 2))
             x = Dropout(self.dropout, self.axis_name)(x, train=train)
-        name = "classifier_6" if self.layout == "torchvision" else "classifier"
-        x = dense(x, self.num_classes, init=normal, dtype=self.dtype, name=name)
+        x = dense(x, self.num_classes, init=init, dtype=self.dtype, name=name)
         return as_logits(x)
 
 
