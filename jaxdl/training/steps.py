@@ -54,8 +54,8 @@ def make_train_step(
       loss: per-example loss.
       preprocess: from stored to float images.
       augment: random change of the float images, driven by key and position.
-      ema: decay of the moving average of the variables; while fewer than that many
-        steps are done, (1 + t) / (10 + t), so that the start is soon forgotten.
+      ema: decay of the moving average of the variables; after t steps at most
+        (1 + t) / (10 + t), so that the start is soon forgotten.
       axis_name: mapped axis over which the batch is spread.
     """
 
@@ -63,10 +63,14 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
     def micro_step(
-        params: Variables, stats: Variables, batch: Batch, key: jax.Array, share: float
+        params: Variables,
+        stats: Variables,
+        batch: Batch,
+        augment_key: jax.Array,
+        dropout_key: jax.Array,
+        share: float,
     ) -> tuple[Variables, Variables, Totals]:
         """Gradient of `share` x the sum of losses, updated statistics, and totals."""
-        augment_key, dropout_key = jax.random.split(key)
         images = preprocess(batch.images)
         if augment is not None:
             images = augment(augment_key, images, batch.positions)
@@ -93,6 +97,7 @@ def make_train_step(
         params = state.variables["params"]
         stats = {k: tree for k, tree in state.variables.items() if k != "params"}
         key = jax.random.fold_in(state.key, state.step)
+        augment_key, dropout_key = jax.random.split(key)
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         share = 1 / (batch.labels.size * devices)
 
@@ -102,7 +107,14 @@ def make_train_step(
             gradient, stats, totals = carry
             batch, j = micro
             more_gradient, stats, more_totals = micro_step(
-                params, stats, batch, jax.random.fold_in(key, j), share
+                params,
+                stats,
+                batch,
+                # Positions tell all examples of the batch apart; dropout sees those of
+                # a micro-batch only.
+                augment_key,
+                jax.random.fold_in(dropout_key, j),
+                share,
             )
             return (
                 jax.tree.map(jnp.add, gradient, more_gradient),
