@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 from tensorboardX.event_file_writer import EventsWriter
 from tqdm import tqdm
 
@@ -85,7 +86,8 @@ def run(experiment: str, family: Family, config: Config) -> None:
         state, stored = found
         record = loop.Record(**stored)
         checkpoints.forget_after(folder.latest, int(state.step))
-    runs.rewind_metrics(folder.path, int(state.step))
+    if jax.process_index() == 0:
+        runs.rewind_metrics(folder.path, int(state.step))
     say(header(job, folder.path, state))
     with StopOnSignal() as stop, saying_what_is_safe(folder.path):
         finished = train(job, folder, state, record, stop)
@@ -175,6 +177,8 @@ def open_folder(job: Job) -> Folder:
         except InputError:
             path.rmdir()  # without it this is no run
             raise
+    if jax.process_count() > 1:  # the others wait for the first to make the folder
+        multihost_utils.sync_global_devices("run folder")
     return Folder(
         path,
         checkpoints.open_manager(path / "latest", run.keep),
