@@ -9,6 +9,7 @@ import contextlib
 import io
 import itertools
 import logging
+import os
 import re
 import signal
 import sys
@@ -82,26 +83,10 @@ def run_to_resume(experiment: str, config: Config) -> Path:
 
 def run_or_exit(main: Callable[[], T]) -> T:
     """Runs an experiment's main function; turns known failures into lines and codes."""
-    signals: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        raise KeyboardInterrupt
-
     try:
-        with _handling(interrupt):
+        with _handling(_end):
             return main()
-    except SystemExit:
-        raise
-    except BaseException as error:
-        # An extension module that was just being imported may have put an error of its
-        # own in the place of KeyboardInterrupt.
-        if signals:
-            name = signal.Signals(signals[0]).name
-            _fail(
-                f"ended by {name}; a run that had begun can go on with --resume",
-                128 + signals[0],
-            )
+    except Exception as error:
         if (explained := _explained(error)) is None:
             raise
         _fail(*explained)
@@ -158,6 +143,19 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends the process: an exception would be lost in a garbage collection, or worse.
+
+    Nothing needs to be undone; whatever is on the disk can bear a kill.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        sys.stdout.flush()
+    name = signal.Signals(number).name
+    line = f"error: ended by {name}; a run that had begun can go on with --resume\n"
+    os.write(2, line.encode())
+    os._exit(128 + number)
 
 
 def _parse(experiment: str, default: Config, description: str) -> Config:

@@ -3,7 +3,7 @@
 Examples:
     python -m experiments.models
     python -m experiments.models --size 28 --channels 1
-    python -m experiments.models --size 224 --classes 1000 --layout torchvision --json
+    python -m experiments.models --size 224 --layout torchvision --json
 """
 
 import dataclasses
@@ -29,7 +29,8 @@ class Config:
     classes: int = 10
     """Number of classes."""
     layout: Literal["small", "torchvision"] | None = None
-    """Layout of those architectures that have several (default: small)."""
+    """Layout of those architectures that have several.
+    Without this option: small."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print a JSON list, for programs, instead of a table."""
 

@@ -102,9 +102,9 @@ def events(path):
 
 
 def test_tensorboard_has_the_scalars_of_the_metrics(mnist_run):
-    (path,) = (mnist_run / "tensorboard").iterdir()
     scalars = {
         (value.tag, event.step): value.simple_value
+        for path in (mnist_run / "tensorboard").iterdir()
         for event in events(path)
         for value in event.summary.value
     }
