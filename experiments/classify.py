@@ -5,59 +5,25 @@ The common part of `experiments.mnist` and `experiments.svhn`: it shows and reco
 """
 
 import contextlib
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from tensorboardX.event_file_writer import EventsWriter
 from tqdm import tqdm
 
 from experiments import board as tensorboard
+from experiments import job as jobs
 from experiments.cli import StopOnSignal, quiet_orbax
-from jaxdl import config as settings
+from experiments.job import Family, Folder, Job
 from jaxdl import runs, runtime
 from jaxdl.config import Config
-from jaxdl.data import batches, sources
-from jaxdl.data.sources import Dataset, Split
+from jaxdl.data.sources import Split
 from jaxdl.errors import InputError
-from jaxdl.models import cost
 from jaxdl.training import assemble, checkpoints, loop, parallel
-from jaxdl.training.assemble import DataFacts, Parts
-from jaxdl.training.checkpoints import Manager
 from jaxdl.training.epoch import Examples, Scores
-from jaxdl.training.loop import Programs
-from jaxdl.training.parallel import Devices
 from jaxdl.training.state import TrainState, evaluated_variables
-
-Family = Literal["mnist", "svhn"]
-"""What --dataset=auto stands for."""
-
-
-class Job(NamedTuple):
-    """Everything that is decided before the first step."""
-
-    experiment: str
-    config: Config
-    dataset: Dataset
-    facts: DataFacts
-    devices: Devices
-    parts: Parts
-    resident: bool
-    """Whether the training split lies on the devices; otherwise it streams."""
-    programs: Programs
-    steps_per_epoch: int
-
-
-class Folder(NamedTuple):
-    """The run's directory and the checkpoints in it."""
-
-    path: Path
-    latest: Manager
-    best: Manager
 
 
 def run(experiment: str, family: Family, config: Config) -> None:
@@ -79,119 +45,51 @@ def run(experiment: str, family: Family, config: Config) -> None:
     if config.run.resume:  # "auto" could mean another set by now
         directory = config.run.out / experiment / str(config.run.name)
         name = runs.read_json(directory / "config.json")["dataset"]["name"]
-    job = prepare(experiment, family, config, name)
-    state, record = assemble.initial_state(config, job.parts, job.facts), loop.Record()
-    folder = open_folder(job)
-    if config.run.resume and (found := checkpoints.restore(folder.latest, state)):
-        state, stored = found
-        record = loop.Record(**stored)
-        checkpoints.forget_after(folder.latest, int(state.step))
+    job = jobs.prepare(experiment, family, config, name)
+    folder = jobs.open_folder(job)
+    first = jax.process_index() == 0
+    with (
+        runs.claimed(folder.path) if first else contextlib.nullcontext(),
+        saying_what_is_safe(folder.path),
+    ):
+        state, record = begin(job, folder)
+        say(jobs.header(job, folder.path, state))
+        with StopOnSignal() as stop:
+            finished = train(job, folder, state, record, stop)
+        if finished.reason == "stopped":
+            say(
+                f"Stopped after step {int(finished.state.step)}; it is saved. Go on "
+                f"with:\n  {jobs.resume_command(job, folder.path)}"
+            )
+            raise SystemExit(128 + (stop.signal or 0))
+        say("Finished Training")
+        scores = test(job, folder, finished.state)
+        if first:
+            # Matplotlib is imported only now, when the accuracy is on the screen.
+            from experiments import report
+
+            report.write(job, folder.path, finished, scores)
+        say(f"Results and figures: {folder.path}")
+
+
+def begin(job: Job, folder: Folder) -> tuple[TrainState, loop.Record]:
+    """State and record to start from: new ones, or those of the last checkpoint.
+
+    Raises:
+      InputError: there are checkpoints, and none can be restored.
+    """
+    state = assemble.initial_state(job.config, job.parts, job.facts)
+    record = loop.Record()
+    if job.config.run.resume:
+        if jax.process_index() == 0:
+            runs.sweep(folder.path)
+        if found := checkpoints.restore(folder.latest, state):
+            state, stored = found
+            record = loop.Record(**stored)
+            checkpoints.forget_after(folder.latest, int(state.step))
     if jax.process_index() == 0:
         runs.rewind_metrics(folder.path, int(state.step))
-    say(header(job, folder.path, state))
-    with StopOnSignal() as stop, saying_what_is_safe(folder.path):
-        finished = train(job, folder, state, record, stop)
-    if finished.reason == "stopped":
-        say(
-            f"Stopped after step {int(finished.state.step)}; it is saved. Go on with:\n"
-            f"  {resume_command(job, folder.path)}"
-        )
-        raise SystemExit(128 + (stop.signal or 0))
-    say("Finished Training")
-    with saying_what_is_safe(folder.path):
-        report(job, folder, finished)
-
-
-def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
-    """Loads the data set `name` and builds the parts of a run; writes nothing.
-
-    Raises:
-      InputError: the data cannot be had, or does not suit the rest.
-    """
-    run = config.run
-    devices = parallel.choose(
-        run.parallel, run.devices, run.batch_size, config.optim.accumulate
-    )
-    dataset = sources.load(
-        name,
-        raw_dir=config.data.raw_dir,
-        cache_dir=config.data.cache_dir,
-        validation=config.data.validation,
-        seed=run.seed,
-        default_for=family,
-    )
-    size = len(dataset.train.labels)
-    steps_per_epoch = size // run.batch_size
-    if steps_per_epoch == 0:
-        raise InputError(
-            f"--batch-size must be at most {size}, the training images of "
-            f"{dataset.name}, not {run.batch_size}"
-        )
-    facts = assemble.facts(dataset.train, dataset.classes)
-    parts = assemble.assemble(
-        config, facts, steps_per_epoch * run.epochs, steps_per_epoch, devices
-    )
-    placement = config.data.placement
-    images = dataset.train.images
-    resident = placement == "device" or (
-        placement == "auto"
-        and batches.fits(images.nbytes, jax.local_devices()[0], devices.size)
-    )
-    return Job(
-        experiment=experiment,
-        config=config,
-        dataset=dataset,
-        facts=facts,
-        devices=devices,
-        parts=parts,
-        resident=resident,
-        programs=assemble.compile_programs(config, parts, devices, resident=resident),
-        steps_per_epoch=steps_per_epoch,
-    )
-
-
-def open_folder(job: Job) -> Folder:
-    """Makes the run's directory, or opens that of the run to resume.
-
-    Raises:
-      InputError: the run is there already, or the folder cannot be written.
-    """
-    run = job.config.run
-    if run.name is None and jax.process_count() > 1:
-        raise InputError("--name must be given with several processes, the same to all")
-    name = run.name or f"{job.config.model.arch}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path = run.out / job.experiment / name
-    if run.resume and jax.process_index() == 0:
-        sweep(path)
-    if not run.resume and jax.process_index() == 0:
-        runs.create(path)
-        config = settings.renamed(job.config, name, resume=False)
-        description = {
-            "experiment": job.experiment,
-            "config": settings.to_json(config),
-            "dataset": {**described(job.dataset), **job.facts._asdict()},
-            "versions": runs.versions(),
-        }
-        try:
-            runs.write_json(path / "config.json", description)
-        except InputError:
-            path.rmdir()  # without it this is no run
-            raise
-    if jax.process_count() > 1:  # the others wait for the first to make the folder
-        multihost_utils.sync_global_devices("run folder")
-    return Folder(
-        path,
-        checkpoints.open_manager(path / "latest", run.keep),
-        checkpoints.open_manager(path / "best", 1),
-    )
-
-
-def sweep(path: Path) -> None:
-    """Deletes what a killed process has left half written: Orbax does not, for good."""
-    for unfinished in path.glob("*/*.orbax-checkpoint-tmp"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-    for scratch in path.glob(".*.json*.*"):
-        scratch.unlink(missing_ok=True)
+    return state, record
 
 
 def train(
@@ -260,137 +158,14 @@ def train(
     raise AssertionError("the loop ends with Finished")
 
 
-def report(job: Job, folder: Folder, finished: loop.Finished) -> None:
-    """Reads the test set, once, with the best checkpoint; prints, records, draws."""
-    record = finished.record
-    state = best_state(folder.best, finished.state)
-    variables = parallel.replicate(evaluated_variables(state), job.devices)
+def test(job: Job, folder: Folder, last: TrainState) -> Scores:
+    """Reads the test set, once, with the best checkpoint by validation accuracy."""
+    found = checkpoints.restore(folder.best, last)
+    best = last if found is None else found[0]
+    variables = parallel.replicate(evaluated_variables(best), job.devices)
     scores = job.programs.evaluate(variables, job.dataset.test)
     say(f"Accuracy on the test set: {100 * scores.accuracy:.2f}")
-    if jax.process_index() != 0:
-        return
-    steps = int(finished.state.step)
-    runs.write_json(
-        folder.path / "result.json",
-        {
-            "experiment": job.experiment,
-            "arch": job.config.model.arch,
-            "dataset": described(job.dataset),
-            "seed": job.config.run.seed,
-            "epochs": steps / job.steps_per_epoch,
-            "steps": steps,
-            "ended": finished.reason,
-            "test": summary(scores),
-            "validation": {
-                "accuracy": record.best_accuracy,
-                "epoch": record.best_epoch,
-                "count": len(job.dataset.validation.labels),
-            },
-            "parameters": parameters(job),
-            "wall_seconds": round(record.seconds, 3),
-            "images_per_second": round(
-                steps * job.config.run.batch_size / record.seconds, 1
-            ),
-            "device": runs.device_name(),
-            "versions": runs.versions(),
-        },
-    )
-    draw(folder.path, job.dataset, scores, runs.read_metrics(folder.path), job.config)
-    say(f"Results and figures: {folder.path}")
-
-
-def best_state(best: Manager, like: TrainState) -> TrainState:
-    """The best checkpoint, or `like` where no epoch was ever validated."""
-    found = checkpoints.restore(best, like)
-    return like if found is None else found[0]
-
-
-def draw(
-    path: Path,
-    dataset: Dataset,
-    scores: Scores,
-    metrics: list[dict[str, Any]],
-    config: Config,
-) -> None:
-    """Writes the figures of a run; their titles say which data it really used."""
-    from jaxdl import plots
-
-    title = f"{config.model.arch}, {dataset.name} test ({len(scores.labels):,} images)"
-    trained = (
-        f"{config.model.arch}, {dataset.name} ({len(dataset.train.labels):,} images)"
-    )
-    probabilities = jax.device_get(jax.nn.softmax(scores.logits))
-    matrix = scores.confusion
-    figures = {
-        "curves": plots.curves(metrics, trained),
-        "confusion": plots.confusion(matrix, dataset.classes, title),
-        "per_class": plots.per_class(matrix, dataset.classes, title),
-        "mistakes": plots.mistakes(
-            dataset.test.images,
-            scores.labels,
-            scores.predictions,
-            probabilities,
-            dataset.classes,
-            title,
-        ),
-    }
-    (path / "figures").mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        plots.save(figure, path / "figures" / f"{name}.png")
-
-
-def header(job: Job, path: Path, state: TrainState) -> str:
-    """The head of the log: which data, which model, on what."""
-    dataset, run = job.dataset, job.config.run
-    lines = [] if dataset.notice is None else [dataset.notice, ""]
-    sizes = ", ".join(
-        f"{len(split.labels):,} {name}"
-        for name, split in (
-            ("train", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
-    )
-    lines += [
-        f"Data:    {dataset.name} ({sizes})",
-        f"Model:   {job.config.model.arch}, {parameters(job):,} parameters",
-        f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.size}",
-        f"Run:     {path}",
-    ]
-    if int(state.step):
-        lines.append(f"Resumed: after step {int(state.step):,}")
-    return "\n".join(lines)
-
-
-def parameters(job: Job) -> int:
-    """Trainable parameters of the job's model."""
-    return cost.parameters(job.parts.model, (1, *job.facts.image_shape))
-
-
-def described(dataset: Dataset) -> dict[str, Any]:
-    """The data really used, for files."""
-    return {
-        "name": dataset.name,
-        "train": len(dataset.train.labels),
-        "validation": len(dataset.validation.labels),
-        "test": len(dataset.test.labels),
-    }
-
-
-def summary(scores: Scores) -> dict[str, Any]:
-    """Accuracy and loss over a split, for files."""
-    return {
-        "accuracy": scores.accuracy,
-        "loss": scores.loss,
-        "count": len(scores.labels),
-    }
-
-
-def resume_command(job: Job, path: Path) -> str:
-    """The command that goes on with a stopped run."""
-    out = job.config.run.out
-    where = "" if out == settings.RunConfig().out else f" --out={out}"
-    return f"python -m experiments.{job.experiment} --resume --name={path.name}{where}"
+    return scores
 
 
 def keep(

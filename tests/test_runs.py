@@ -27,17 +27,43 @@ def refused(action, *words: str) -> None:
         assert word in message
 
 
-def test_a_run_directory_is_new(tmp_path) -> None:
+def test_a_run_directory_is_new_and_whole(tmp_path) -> None:
     directory = tmp_path / "mnist" / "run"
-    runs.create(directory)
-    assert directory.is_dir()
-    refused(lambda: runs.create(directory), str(directory), "--resume", "--name")
+    runs.create(directory, {"a": 1})
+    assert runs.read_json(directory / "config.json") == {"a": 1}
+    refused(lambda: runs.create(directory, {}), str(directory), "--resume", "--name")
+    assert list(directory.parent.iterdir()) == [directory]
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     directory = tmp_path / "file" / "run"
-    refused(lambda: runs.create(directory), str(directory), "--out")
+    refused(lambda: runs.create(directory, {}), str(directory), "--out")
+
+
+def test_a_description_that_cannot_be_written_leaves_nothing(tmp_path) -> None:
+    with pytest.raises(TypeError):
+        runs.create(tmp_path / "run", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_has_one_process_at_a_time(tmp_path) -> None:
+    code = f"""
+        from pathlib import Path
+        from jaxdl import runs
+        with runs.claimed(Path({str(tmp_path)!r})):
+            print("claimed", flush=True)
+            input()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as other:
+        assert other.stdout.readline() == "claimed\n"
+        refused(lambda: runs.claimed(tmp_path).__enter__(), str(tmp_path), "--name")
+        other.kill()  # gives it back as well
+    for _ in range(2):
+        with runs.claimed(tmp_path):
+            pass
 
 
 def test_json_comes_back(tmp_path) -> None:
