@@ -8,39 +8,92 @@ A kill at any moment leaves each file as it was or as it should be.
     tensorboard/    events
     figures/        pictures
     result.json     what came out
+    .lock           held by the process at work on the run
 """
 
+import contextlib
+import errno
 import json
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jaxdl.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def create(directory: Path) -> None:
-    """Makes a new run directory.
+def create(directory: Path, description: Mapping[str, Any]) -> None:
+    """Makes a new run directory with its config.json, whole or not at all.
 
     Raises:
       InputError: it is there already, or cannot be made.
     """
+    taken = InputError(
+        f"the run {directory} is there already: go on with it by --resume, or "
+        f"choose another --name"
+    )
+    if directory.exists():
+        raise taken
+    scratch = directory.with_name(f".{directory.name}.{os.getpid()}")
     try:
-        directory.mkdir(parents=True)
-    except FileExistsError:
-        raise InputError(
-            f"the run {directory} is there already: go on with it by --resume, or "
-            f"choose another --name"
-        ) from None
+        scratch.mkdir(parents=True)
+        write_json(scratch / "config.json", description)
+        scratch.rename(directory)
     except OSError as error:
+        if directory.exists():
+            raise taken from None
         raise InputError(
             f"cannot make the run folder {directory}: {error.strerror}; choose another "
             f"with --out"
         ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """While entered, the run is this process's own; a kill gives it back as well.
+
+    Raises:
+      InputError: another process is at work on it.
+    """
+    file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        if fcntl is not None and not _locked(file):
+            raise InputError(
+                f"another process is at work on the run {directory}: wait for it, or "
+                f"stop it, or choose another --name"
+            )
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    """Whether the lock could be had; a file system without locks counts as well."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
+
+
+def sweep(directory: Path) -> None:
+    """Deletes what a killed process has left half written: Orbax does not, for good."""
+    for unfinished in directory.glob("*/*.orbax-checkpoint-tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for scratch in directory.glob(".*.json*.*"):
+        scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

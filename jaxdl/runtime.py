@@ -7,6 +7,7 @@ exactly that form. XLA reads its flags once, when the first backend starts; so t
 is armed when `jaxdl` is imported, and `check` refuses to go on where it came too late.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -94,7 +95,10 @@ def start(cache_dir: Path) -> None:
             process_id=_number("JAX_PROCESS_ID"),
         )
     conv.enable()
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+    # Where nothing can be kept, a run only starts later.
+    with contextlib.suppress(OSError):
+        (cache_dir / "xla").mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     check()
 

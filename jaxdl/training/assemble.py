@@ -93,6 +93,8 @@ def validate(config: Config) -> None:
     ):
         if value is not None and not value >= least:
             raise InputError(f"--{name} must be at least {least}, not {value}")
+    if run.seed >= 2**32:
+        raise InputError(f"--seed must be below 2**32, not {run.seed}")
     if run.name in ("", ".", "..") or set(run.name or "") & set("/\\\0"):
         raise InputError(f"--name must be a plain folder name, not {run.name!r}")
 

@@ -6,6 +6,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 FILES = {
+    ".lock",
     "config.json",
     "metrics.jsonl",
     "latest",
