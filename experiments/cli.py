@@ -83,6 +83,8 @@ def run_to_resume(experiment: str, config: Config) -> Path:
 
 def run_or_exit(main: Callable[[], T]) -> T:
     """Runs an experiment's main function; turns known failures into lines and codes."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jaxdl").setLevel(logging.INFO)  # downloads and other long work
     try:
         with _handling(_end):
             return main()
