@@ -9,7 +9,9 @@ is armed when `jaxdl` is imported, and `check` refuses to go on where it came to
 
 import contextlib
 import functools
+import hashlib
 import os
+import platform
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -96,11 +98,29 @@ def start(cache_dir: Path) -> None:
         )
     conv.enable()
     # Where nothing can be kept, a run only starts later.
+    programs = cache_dir / "xla" / processor_digest()
     with contextlib.suppress(OSError):
-        (cache_dir / "xla").mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+        programs.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     check()
+
+
+def processor_digest() -> str:
+    """A name for this kind of processor: its instruction set, as 12 hex digits.
+
+    XLA loads a compiled program on another processor too, and then dies of an
+    instruction that it does not have; folders shared over a cluster need one of each.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    features = sorted(
+        {line for line in lines if line.startswith(("flags", "Features"))}
+    )
+    described = "\n".join([platform.machine(), *features])
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def _number(variable: str) -> int:
