@@ -48,13 +48,10 @@ def run(experiment: str, family: Family, config: Config) -> None:
     job = jobs.prepare(experiment, family, config, name)
     folder = jobs.open_folder(job)
     first = jax.process_index() == 0
-    with (
-        runs.claimed(folder.path) if first else contextlib.nullcontext(),
-        saying_what_is_safe(folder.path),
-    ):
+    with runs.claimed(folder.path) if first else contextlib.nullcontext():
         state, record = begin(job, folder)
         say(jobs.header(job, folder.path, state))
-        with StopOnSignal() as stop:
+        with saying_what_is_safe(folder.path), StopOnSignal() as stop:
             finished = train(job, folder, state, record, stop)
         if finished.reason == "stopped":
             say(
@@ -63,12 +60,13 @@ def run(experiment: str, family: Family, config: Config) -> None:
             )
             raise SystemExit(128 + (stop.signal or 0))
         say("Finished Training")
-        scores = test(job, folder, finished.state)
-        if first:
-            # Matplotlib is imported only now, when the accuracy is on the screen.
-            from experiments import report
+        with saying_what_is_safe(folder.path):
+            scores = test(job, folder, finished.state)
+            if first:
+                # Matplotlib is imported only now, when the accuracy is on the screen.
+                from experiments import report
 
-            report.write(job, folder.path, finished, scores)
+                report.write(job, folder.path, finished, scores)
         say(f"Results and figures: {folder.path}")
 
 

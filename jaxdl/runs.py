@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jaxdl import runtime
 from jaxdl.errors import InputError
 
 try:
@@ -102,7 +103,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
       InputError: the folder is read-only, the disk is full ...
     """
-    text = json.dumps(value, indent=2) + "\n"
+    _write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file beside its place, to the disk, and renames it there."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w") as file:
@@ -153,9 +158,7 @@ def rewind_metrics(directory: Path, step: int) -> list[dict[str, Any]]:
     """Drops the lines after `step`, which a resumed run writes again."""
     entries = [entry for entry in read_metrics(directory) if entry["step"] <= step]
     path = directory / "metrics.jsonl"
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    scratch.replace(path)
+    _write_whole(path, "".join(json.dumps(entry) + "\n" for entry in entries))
     return entries
 
 
@@ -183,9 +186,6 @@ def device_name() -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = runtime.cpu_info()
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.processor() or platform.machine()

@@ -112,15 +112,19 @@ def processor_digest() -> str:
     XLA loads a compiled program on another processor too, and then dies of an
     instruction that it does not have; folders shared over a cluster need one of each.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
     features = sorted(
-        {line for line in lines if line.startswith(("flags", "Features"))}
+        {line for line in cpu_info() if line.startswith(("flags", "Features"))}
     )
     described = "\n".join([platform.machine(), *features])
     return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def cpu_info() -> list[str]:
+    """What Linux says of the processors, by line; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _number(variable: str) -> int:
