@@ -80,7 +80,7 @@ def start(cache_dir: Path) -> None:
     """Makes JAX ready for a run; call it once, before anything is computed.
 
     Joins the other processes where `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` are set, makes convolutions fast on CPUs, keeps compiled programs
+    `JAX_PROCESS_ID` are set, makes CPUs fast (`jaxdl.ops`), keeps compiled programs
     in `cache_dir` from one run to the next, and runs `check`.
 
     Raises:
@@ -89,14 +89,14 @@ def start(cache_dir: Path) -> None:
     """
     import jax
 
-    from jaxdl.ops import conv
+    from jaxdl import ops
 
     if os.environ.get("JAX_COORDINATOR_ADDRESS"):
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"),
             process_id=_number("JAX_PROCESS_ID"),
         )
-    conv.enable()
+    ops.enable()
     # Where nothing can be kept, a run only starts later.
     programs = cache_dir / "xla" / processor_digest()
     with contextlib.suppress(OSError):

@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxdl.ops import norm
+
 
 def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each channel, in two passes.
+    """Mean and biased variance of each channel.
 
     Args:
         x: Floating point, [..., channels].
@@ -26,15 +28,13 @@ def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.
     Returns:
         Mean and variance, [channels] each, at least float32.
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    axes = tuple(range(x.ndim - 1))
-
-    def average(y: jax.Array) -> jax.Array:
-        local = y.mean(axes)
-        return local if axis_name is None else jax.lax.pmean(local, axis_name)
-
-    mean = average(x)
-    return mean, average(jnp.square(x - mean))
+    mean, variance = norm.moments(x)
+    if axis_name is None:
+        return mean, variance
+    whole = jax.lax.pmean(mean, axis_name)
+    # Chan, Golub and LeVeque (1979), for equal parts.
+    apart = jnp.square(mean - whole)
+    return whole, jax.lax.pmean(variance + apart, axis_name)
 
 
 class BatchNorm(nn.Module):
@@ -75,6 +75,5 @@ class BatchNorm(nn.Module):
                 running.value += (1 - self.momentum) * (new - running.value)
         else:
             mean, var = running_mean.value, running_var.value
-        return ((x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(
-            self.dtype
-        )
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        return norm.affine(x, mean, factor, bias, dtype=self.dtype)

@@ -1,1 +1,34 @@
-"""What makes JAX fast on a CPU, underneath any model: how operations are lowered."""
+"""What makes JAX fast on a CPU: convolutions, products, pooling and sums.
+
+    import jaxdl.ops
+    jaxdl.ops.enable()
+
+is all that a program needs, whatever library its model is written with: from then on
+what JAX compiles for the CPU runs on the engine that is best at its shape (`engine`).
+GPU and TPU are untouched. `jaxdl.ops.using("xla")` is a context without it, and so is
+the environment variable JAXDL_ENGINE=xla. `python -m jaxdl.ops` says what is active.
+"""
+
+from jaxdl.ops import conv, dot, pool, reduce
+from jaxdl.ops.engine import using
+
+__all__ = ["disable", "enable", "using"]
+
+
+def enable() -> None:
+    """Makes what is compiled for the CPU from now on run on the engine.
+
+    What was compiled before stays as it is. Calling it again changes nothing.
+    """
+    conv.enable()
+    dot.enable()
+    pool.enable()
+    reduce.enable()
+
+
+def disable() -> None:
+    """Gives the CPU back to JAX's own lowering."""
+    conv.disable()
+    dot.disable()
+    pool.disable()
+    reduce.disable()

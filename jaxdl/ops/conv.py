@@ -1,40 +1,31 @@
-"""Convolutions on the CPU: what XLA computes badly there, in a form it computes well.
+"""Convolutions on the CPU: each is computed by the engine that is best at its shape.
 
-XLA's CPU backend has fast convolutions for one layout only: images [N, *space, C],
-kernels [*space, C, O]. Its pass that brings others to it looks at a program's top level
-and not into loops (`lax.scan`, `fori_loop`): there the gradients of a convolution run
-in a plain loop nest, some ten times slower. And for results of a few pixels with many
-channels, as deep in a VGG, even the fast layout reaches one percent of the machine.
+XLA's CPU backend is slow at convolutions: at the gradients above all, at small maps,
+and in loops (`lax.scan`, `fori_loop`), where it does not even find its own fast layout.
+`enable` replaces it at the moment when JAX hands a convolution to XLA. Differentiation,
+`vmap` and the rest of JAX happen before and know nothing, so it serves any model.
 
-`enable` mends both, wherever a convolution stands, at the moment when JAX hands it to
-XLA: it transposes to the fast layout, and turns small convolutions into one matrix
-product. Differentiation, `vmap` and the rest of JAX happen before and know nothing.
+The choice depends on static shapes alone, so the same program gives the same bits.
 """
 
-import itertools
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # No public name leads to the rule that ours falls back on.
 from jax._src.lax.convolution import _conv_general_dilated_lower as _xla_lowering
 from jax.interpreters import mlir
 
-MOST_PIXELS = 4
-"""Up to 2x2 pixels of result, a convolution is computed as a matrix product. Measured
-on Zen 4: XLA reaches 1 GFLOP/s there, the product 70; from 3x3 on XLA is ahead."""
-MOST_TAPS = 25
-"""Up to 5x5 pixels of kernel; a larger one makes too large a matrix."""
+from jaxdl.ops import engine, forms, native
+from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
 
 
 def enable() -> None:
-    """Makes every convolution compiled for the CPU from now on run in its fast form.
-
-    GPU and TPU are untouched, and so is what was compiled before. Calling it again
-    changes nothing.
-    """
+    """Makes every convolution compiled for the CPU from now on run in its best form."""
     mlir.register_lowering(lax.conv_general_dilated_p, _lower, platform="cpu")
 
 
@@ -43,17 +34,141 @@ def disable() -> None:
     mlir.register_lowering(lax.conv_general_dilated_p, _xla_lowering, platform="cpu")
 
 
-def fast_layout(rank: int) -> lax.ConvDimensionNumbers:
-    """Dimension numbers of the layout that XLA's CPU convolutions are fast in.
+def algorithms(conv: Convolution) -> list[str]:
+    """Native algorithms for a convolution, the best first.
+
+    Measured on Xeons with AVX-512 and AMX. oneDNN's convolutions ("direct") lose their
+    speed where a row of pixels is shorter than a register block and the weights, read
+    anew for each image, exceed the cache; products over taps do not. And they make
+    vectors of channels, which few channels leave empty; "small" makes them of images.
+    """
+    pixels = conv.result[0] * conv.result[1]
+    weights = conv.channels * conv.outputs
+    if conv.kernel == conv.strides == (1, 1) and conv.size == conv.result:
+        return ["product", "direct"]
+    if (
+        pixels == 1
+        or (pixels <= 4 and weights >= 2**14)
+        or (pixels <= 16 and weights >= 2**16)
+        or (conv.direction == "weight gradient" and pixels <= 16 and weights >= 2**14)
+    ):
+        return ["taps", "direct"]
+    return ["small", "direct"] if _has_few_channels(conv) else ["direct"]
+
+
+def _has_few_channels(conv: Convolution) -> bool:
+    """Whether vectors of images are fuller than vectors of channels."""
+    if conv.images < 32 or (*conv.strides, *conv.dilation) != (1, 1, 1, 1):
+        return False
+    if conv.direction == "input gradient":
+        return conv.channels < 16
+    if conv.direction == "weight gradient":
+        return conv.outputs < 16
+    terms = conv.channels * conv.kernel[0] * conv.kernel[1]
+    return (conv.outputs <= 8 and terms >= 25) or (
+        conv.outputs <= 16 and 6 <= conv.channels <= 12 and terms >= 100
+    )
+
+
+def planned(conv: Convolution) -> tuple[native.Geometry, native.Plan] | None:
+    """The native engine's way with a convolution; None where it has none."""
+    (top, bottom), (left, right) = conv.padding
+    for algorithm in algorithms(conv):
+        geometry = native.Geometry(
+            algorithm=native.ALGORITHMS.index(algorithm),
+            direction=DIRECTIONS.index(conv.direction),
+            operand_bf16=conv.dtype == jnp.bfloat16,
+            result_bf16=conv.result_dtype == jnp.bfloat16,
+            images=conv.images,
+            height=conv.size[0],
+            width=conv.size[1],
+            channels=conv.channels,
+            rows=conv.result[0],
+            columns=conv.result[1],
+            outputs=conv.outputs,
+            kernel_height=conv.kernel[0],
+            kernel_width=conv.kernel[1],
+            stride_h=conv.strides[0],
+            stride_w=conv.strides[1],
+            dilation_h=conv.dilation[0],
+            dilation_w=conv.dilation[1],
+            top=top,
+            bottom=bottom,
+            left=left,
+            right=right,
+            swapped=_is_swapped(conv),
+        )
+        plan = native.plan(geometry)
+        if isinstance(plan, native.Plan):
+            return geometry, plan
+    return None
+
+
+def name_of(geometry: native.Geometry) -> str:
+    """Name of the algorithm that a geometry asks for."""
+    return native.ALGORITHMS[geometry.algorithm]
+
+
+def _is_swapped(conv: Convolution) -> bool:
+    """Whether the kernel is to be used as it is, [h, w, outputs, channels]."""
+    return conv.direction != "weight gradient" and conv.right == (0, 1, 3, 2)
+
+
+def call(
+    geometry: native.Geometry,
+    plan: native.Plan,
+    layer: str,
+    left: jax.Array,
+    right: jax.Array,
+    result: jax.ShapeDtypeStruct,
+    layout: tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Calls the native engine.
 
     Args:
-      rank: dimensions of the images: batch, channels and those of space.
+      geometry: of the convolution.
+      plan: what `native.plan` says of it.
+      layer: what errors call it.
+      left: first operand, row-major.
+      right: second operand, row-major.
+      result: shape and dtype of the result.
+      layout: its axes, the slowest first; row-major without it.
     """
-    space = tuple(range(1, rank - 1))
-    images = (0, rank - 1, *space)
-    return lax.ConvDimensionNumbers(
-        images, (rank - 1, rank - 2, *range(rank - 2)), images
+    workspace = jax.ShapeDtypeStruct((plan.workspace,), jnp.uint8)
+    compute = jax.ffi.ffi_call(
+        "jaxdl_conv", (result, workspace), output_layouts=(layout, None)
     )
+    out, _ = compute(left, right, geometry=np.array(geometry, np.int64), layer=layer)
+    return out
+
+
+def _native(
+    conv: Convolution,
+    geometry: native.Geometry,
+    plan: native.Plan,
+    layer: str,
+    left: jax.Array,
+    right: jax.Array,
+) -> jax.Array:
+    if conv.direction == "input gradient":  # JAX hands over the kernel reversed
+        right = lax.rev(right, conv.right[:2])
+    if not geometry.swapped:
+        right = right.transpose(conv.right)
+    result = jax.ShapeDtypeStruct(conv.out_shape, conv.result_dtype)
+    left = left.transpose(conv.left)
+    return _as_asked(conv, call(geometry, plan, layer, left, right, result))
+
+
+def _pure(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
+    if conv.direction == "input gradient":
+        right = lax.rev(right, conv.right[:2])
+    left, right = left.transpose(conv.left), right.transpose(conv.right)
+    return _as_asked(conv, forms.compute(conv, left, right))
+
+
+def _as_asked(conv: Convolution, out: jax.Array) -> jax.Array:
+    """The result in the order of axes that the program asked for."""
+    return out.transpose([conv.out.index(axis) for axis in range(4)])
 
 
 def _in_fast_layout(
@@ -63,7 +178,10 @@ def _in_fast_layout(
     dimension_numbers: lax.ConvDimensionNumbers,
     **params: Any,
 ) -> jax.Array:
-    """The same convolution, between transpositions."""
+    """The same convolution in the layout that XLA is fast in, between transpositions.
+
+    XLA brings others to it at a program's top level only, and not in loops.
+    """
     batch, channels, *space = dimension_numbers.lhs_spec
     images = lax.transpose(images, (batch, *space, channels))
     outputs, inputs, *space = dimension_numbers.rhs_spec
@@ -76,109 +194,36 @@ def _in_fast_layout(
     return lax.transpose(result, [places.index(i) for i in range(result.ndim)])
 
 
-def _as_product(
-    images: jax.Array,
-    kernel: jax.Array,
-    *,
-    window_strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    precision: Any,
-    preferred_element_type: Any,
-    **params: Any,
-) -> jax.Array:
-    """The same convolution, from the fast layout, as one matrix product.
+def fast_layout(rank: int) -> lax.ConvDimensionNumbers:
+    """Dimension numbers of the layout that XLA's CPU convolutions are fast in.
 
-    Each window becomes a row of pixels x channels, laid side by side as in the kernel
-    ("im2col", Chellapilla et al. 2006).
+    Images are [N, *space, C] and kernels [*space, C, O].
+
+    Args:
+      rank: dimensions of the images: batch, channels and those of space.
     """
-    del params
-    count, *_, channels = images.shape
-    height, width, _, outputs = kernel.shape
-    padded = lax.pad(
-        images,
-        jnp.zeros((), images.dtype),
-        ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)),
+    space = tuple(range(1, rank - 1))
+    images = (0, rank - 1, *space)
+    return lax.ConvDimensionNumbers(
+        images, (rank - 1, rank - 2, *range(rank - 2)), images
     )
-    down, across = window_strides
-    rows, columns = result_size(images.shape, kernel.shape, window_strides, padding)
-    taps = [
-        lax.slice(
-            padded,
-            (0, i, j, 0),
-            (
-                count,
-                i + (rows - 1) * down + 1,
-                j + (columns - 1) * across + 1,
-                channels,
-            ),
-            (1, down, across, 1),
-        )
-        for i in range(height)
-        for j in range(width)
-    ]
-    windows = lax.concatenate(taps, 3).reshape(count * rows * columns, -1)
-    result = lax.dot_general(
-        windows,
-        kernel.reshape(-1, outputs),
-        (((1,), (0,)), ((), ())),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
+
+
+def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) -> Any:
+    chosen = engine.for_lowering(ctx)
+    ready = tuple(params["dimension_numbers"]) == tuple(
+        fast_layout(len(params["dimension_numbers"].lhs_spec))
     )
-    return result.reshape(count, rows, columns, outputs)
-
-
-def result_size(
-    images: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-) -> tuple[int, int]:
-    """Rows and columns of the result, for shapes in the fast layout."""
-    rows, columns = (
-        max(0, (size + low + high - reach) // stride + 1)
-        for size, reach, stride, (low, high) in zip(
-            images[1:3], kernel[:2], strides, padding, strict=True
-        )
-    )
-    return rows, columns
-
-
-def _is_better_as_product(
-    images: tuple[int, ...], kernel: tuple[int, ...], params: dict[str, Any]
-) -> bool:
-    """Whether XLA's own convolution is the slower one; for shapes in the fast layout.
-
-    Decided by static shapes alone, so that the same program gives the same bits.
-    """
-    plain = (
-        len(images) == 4
-        and params["feature_group_count"] == params["batch_group_count"] == 1
-        and set(params["lhs_dilation"]) == set(params["rhs_dilation"]) == {1}
-        # The windows of a weight gradient are as large as its images.
-        and kernel[0] * kernel[1] <= MOST_TAPS
-        and min(images) > 0
-        and min(itertools.chain(*params["padding"])) >= 0
-    )
-    if not plain:
-        return False
-    rows, columns = result_size(
-        images, kernel, params["window_strides"], params["padding"]
-    )
-    return 0 < rows * columns <= MOST_PIXELS
-
-
-_lower_as_product = mlir.lower_fun(_as_product, multiple_results=False)
-_lower_in_fast_layout = mlir.lower_fun(_in_fast_layout, multiple_results=False)
-
-
-def _lower(
-    ctx: mlir.LoweringRuleContext, images: Any, kernel: Any, **params: Any
-) -> Any:
-    rank = len(params["dimension_numbers"].lhs_spec)
-    ready = tuple(params["dimension_numbers"]) == tuple(fast_layout(rank))
-    if not ready:
-        return _lower_in_fast_layout(ctx, images, kernel, **params)
-    shapes: list[Any] = [getattr(aval, "shape", ()) for aval in ctx.avals_in]
-    better = _is_better_as_product(shapes[0], shapes[1], params)
-    lower = _lower_as_product if better else _xla_lowering
-    return lower(ctx, images, kernel, **params)
+    images, kernel = ctx.avals_in
+    conv = recognise(images, kernel, ctx.avals_out[0], params)
+    if chosen == "xla":
+        return _xla_lowering(ctx, left, right, **params)
+    if chosen == "native" and conv is not None and (found := planned(conv)):
+        compute = functools.partial(_native, conv, *found, str(ctx.name_stack))
+    elif conv is not None and not ready:
+        compute = functools.partial(_pure, conv)
+    elif not ready:
+        compute = functools.partial(_in_fast_layout, **params)
+    else:
+        return _xla_lowering(ctx, left, right, **params)
+    return mlir.lower_fun(compute, multiple_results=False)(ctx, left, right)

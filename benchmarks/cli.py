@@ -1,0 +1,135 @@
+"""What the command lines of all benchmarks have in common."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks import measure, report
+from benchmarks.cases import NETWORKS, Network, Precision
+from experiments import cli
+from jaxdl.errors import InputError
+
+T = TypeVar("T", bound="Common")
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """How long to measure, whom, and where the results go."""
+
+    rounds: int = 7
+    """Rounds; in each, every rival runs once."""
+    seconds: float = 1.0
+    """Length of a run, in seconds; at least one repetition."""
+    timeout: float = 600.0
+    """A rival that does not answer for this long has failed, in seconds."""
+    rivals: tuple[str, ...] = ()
+    """Who is measured, of those that this command knows.
+    Without this option: all that are installed."""
+    out: Path = Path("benchmarks/results")
+    """Folder that gets <command>.json and <command>.png."""
+
+    @property
+    def effort(self) -> measure.Effort:
+        """The part that measuring needs."""
+        return measure.Effort(self.rounds, self.seconds, self.timeout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks(Common):
+    """Which networks."""
+
+    networks: tuple[str, ...] = ()
+    """Networks, as arch or arch/layout: resnet18, resnet50/torchvision.
+    Without this option: all."""
+    batch_size: tuple[int, ...] = (128,)
+    """Images per step."""
+    precision: tuple[Precision, ...] = ("float32",)
+    """Number format of the activations. Parameters always stay float32."""
+
+    def cases(self) -> list[Network]:
+        """Every network with every batch size and precision.
+
+        Raises:
+          InputError: there is no such network.
+        """
+        return [
+            dataclasses.replace(network, batch=batch, precision=precision)
+            for network in chosen(self.networks)
+            for precision in self.precision
+            for batch in self.batch_size
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fresh(Networks):
+    """Which networks, each time in a fresh process."""
+
+    rounds: int = 3
+    """Rounds; in each, every rival starts once."""
+    seconds: float = 0.2
+    """Length of the steps after the first, in seconds; at least one step."""
+
+
+def chosen(names: Sequence[str]) -> list[Network]:
+    """The networks of these names, or all.
+
+    Raises:
+      InputError: there is no such network.
+    """
+    known = {name for n in NETWORKS for name in (n.arch, n.name)}
+    for name in names:
+        if name not in known:
+            listed = ", ".join(n.name for n in NETWORKS)
+            raise InputError(f"--networks knows {listed}, not {name!r}")
+    return [n for n in NETWORKS if not names or {n.arch, n.name} & set(names)]
+
+
+def parse(command: str, kind: type[T], description: str) -> T:
+    """Reads the configuration of a command from its command line.
+
+    Raises:
+      InputError: an option is unknown, ill-typed or out of range.
+    """
+    config = cli._from_command_line(
+        kind, prog=f"python -m benchmarks.{command}", description=description
+    )
+    if config.rounds < 1:
+        raise InputError(f"--rounds must be at least 1, not {config.rounds}")
+    for name in ("seconds", "timeout"):
+        if not (value := getattr(config, name)) > 0:
+            raise InputError(f"--{name} must be positive, not {value:g}")
+    for batch in getattr(config, "batch_size", ()):
+        if batch < 1:
+            raise InputError(f"--batch-size must be at least 1, not {batch}")
+    return config
+
+
+def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The rivals to measure, and a line about each that is not installed.
+
+    Raises:
+      InputError: a rival that the command does not know, or none is left.
+    """
+    for name in config.rivals:
+        if name not in known:
+            raise InputError(
+                f"--rivals knows {', '.join(map(repr, known))} here, not {name!r}"
+            )
+    present, notes = measure.installed(config.rivals or known)
+    if not present:
+        raise InputError("--rivals: none of these is installed")
+    return present, notes
+
+
+def publish(outcome: report.Report[Any], out: Path) -> None:
+    """Prints the table and writes the files."""
+    print(report.table(outcome))
+    for path in report.save(outcome, out):
+        print(f"written: {path}", file=sys.stderr)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a command; known failures become one line and an exit code."""
+    cli.run_or_exit(main)

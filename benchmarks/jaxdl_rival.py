@@ -1,0 +1,128 @@
+"""jaxdl: its models, its step, its engine."""
+
+from functools import partial
+from typing import Any
+
+import jaxdl  # noqa: F401  (arms the cure before JAX starts)
+
+# isort: split
+import jax
+import jax.numpy as jnp
+
+from benchmarks import flax_rival
+from benchmarks.cases import (
+    CLASSES,
+    LEARNING_RATE,
+    MEAN,
+    MOMENTUM,
+    STD,
+    WEIGHT_DECAY,
+    Convolution,
+    Epoch,
+    Network,
+    Product,
+)
+from benchmarks.worker import Prepared
+from jaxdl import losses, ops
+from jaxdl.config import OptimConfig
+from jaxdl.data import augment
+from jaxdl.data.batches import Batch, Layout, epoch_order
+from jaxdl.models import registry
+from jaxdl.training import optim, parallel, state, steps
+from jaxdl.training.epoch import Examples, compile_resident
+
+ops.enable()  # reads JAXDL_ENGINE, by which "jaxdl pure" differs
+
+versions = flax_rival.versions
+
+
+def convolution(case: Convolution) -> Prepared:
+    """As for any user of JAX, with the engine on."""
+    return flax_rival.convolution(case)
+
+
+def product(case: Product) -> Prepared:
+    """As for any user of JAX."""
+    return flax_rival.product(case)
+
+
+def inference(case: Network) -> Prepared:
+    """Logits of one batch."""
+    return flax_rival.logits_of(_model(case), case)
+
+
+def step(case: Network) -> Prepared:
+    """Training steps on one batch, many in one call, as in an epoch."""
+    images, labels = flax_rival.batch(case)
+    train_step, carry = _trainer(case, lambda images: images)
+    positions = jnp.arange(case.batch)[None]
+    data = Batch(images[None], labels[None], positions)
+
+    @partial(jax.jit, donate_argnums=0)
+    def many(carry: Any, data: Batch, count: int) -> Any:
+        return jax.lax.fori_loop(0, count, lambda i, s: train_step(s, data), carry)
+
+    def run(count: int) -> float:
+        nonlocal carry
+        carry = many(carry, data, count)
+        return float(carry.totals.loss)
+
+    return Prepared(run, flax_rival.size(carry.variables["params"]))
+
+
+def epoch(case: Epoch, *, resident: bool = True) -> Prepared:
+    """Epochs over a set that lies on the device; or as many steps on one batch."""
+    size = case.network.batch
+    labels = jnp.load(case.labels)
+    steps_per_epoch = len(labels) // size
+    if not resident:
+        fixed = step(case.network)
+        return fixed._replace(run=lambda count: fixed.run(count * steps_per_epoch))
+
+    channels = case.network.image_shape[-1]
+    preprocess = partial(
+        augment.normalise,
+        mean=[MEAN] * channels,
+        std=[STD] * channels,
+        dtype=case.network.precision,
+    )
+    train_step, carry = _trainer(case.network, preprocess)
+    devices, layout = parallel.choose("jit", 1, size, 1), Layout(size, 1, 1)
+    program = compile_resident(train_step, layout, devices, log_every=100)
+    data = Examples(jnp.load(case.images), labels)
+    done = 0
+
+    def run(count: int) -> float:
+        nonlocal carry, done
+        for _ in range(count):
+            order = epoch_order(jax.random.key(0), done, len(labels))
+            carry = program(carry, data, order, 0, steps_per_epoch)
+            done += 1
+        return float(carry.totals.loss)
+
+    return Prepared(run, flax_rival.size(carry.variables["params"]))
+
+
+def _trainer(case: Network, preprocess: Any) -> tuple[Any, Any]:
+    """The step, and the state before the first."""
+    model, optimizer = _model(case), optim.make_optimizer(OPTIMIZER, 1, 1)
+    train_step = steps.make_train_step(
+        model, optimizer, losses.cross_entropy, preprocess
+    )
+    key = jax.random.key(0)
+    return train_step, state.create(model, optimizer, case.image_shape, key)
+
+
+OPTIMIZER = OptimConfig(
+    learning_rate=LEARNING_RATE,
+    momentum=MOMENTUM,
+    weight_decay=WEIGHT_DECAY,
+    schedule="constant",
+)
+
+
+def _model(case: Network) -> Any:
+    options = {"layout": case.layout} if case.layout else {}
+    return registry.build(
+        case.arch, num_classes=CLASSES, dtype=case.precision, **options
+    )

@@ -1,0 +1,215 @@
+"""PyTorch, as its users have it: default settings, all cores."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import torch_models
+from benchmarks.cases import (
+    CLASSES,
+    LEARNING_RATE,
+    MEAN,
+    MOMENTUM,
+    STD,
+    WEIGHT_DECAY,
+    Convolution,
+    Epoch,
+    Network,
+    Product,
+)
+from benchmarks.worker import Prepared
+
+torch.set_num_threads(len(os.sched_getaffinity(0)))
+torch.manual_seed(0)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
+def step(case: Network, *, channels_last: bool, compile: bool = False) -> Prepared:
+    """Training steps on one batch."""
+    net, images = _network(case, channels_last)
+    labels = torch.randint(0, CLASSES, (case.batch,))
+    train_step = _trainer(net, case.precision, compile)
+
+    def run(count: int) -> float:
+        for _ in range(count):
+            loss = train_step(images, labels)
+        return loss.item()
+
+    return Prepared(run, sum(p.numel() for p in net.parameters()))
+
+
+def epoch(
+    case: Epoch,
+    *,
+    channels_last: bool,
+    workers: int | None = None,
+    pil: bool = False,
+) -> Prepared:
+    """Epochs over images in memory, or from a DataLoader with that many processes.
+
+    With `pil` they become tensors as in torchvision's data sets.
+    """
+    size, order = case.network.batch, _order(channels_last)
+    net, _ = _network(case.network, channels_last)
+    train_step = _trainer(net, case.network.precision)
+    pixels = torch.from_numpy(np.load(case.images))
+    labels = torch.from_numpy(np.load(case.labels)).long()
+
+    def normalised(images: torch.Tensor) -> torch.Tensor:
+        return (images.float() / 255 - MEAN) / STD
+
+    class Examples(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(labels)
+
+        def __getitem__(self, i: int) -> Any:
+            if not pil:
+                return normalised(pixels[i].permute(2, 0, 1)), labels[i]
+            image = Image.fromarray(pixels[i].squeeze(-1).numpy())
+            return to_tensor(image), labels[i]
+
+    transforms = torch_models.from_torchvision("transforms")
+    to_tensor = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+    if workers is None:
+        images = normalised(pixels.permute(0, 3, 1, 2)).contiguous(memory_format=order)
+    else:
+        loader = torch.utils.data.DataLoader(
+            Examples(),
+            size,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            drop_last=True,
+        )
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if workers is None:
+            for chosen in torch.randperm(len(labels)).split(size):
+                if len(chosen) == size:
+                    yield images[chosen], labels[chosen]
+        else:
+            for some, theirs in loader:
+                yield some.contiguous(memory_format=order), theirs
+
+    def run(count: int) -> float:
+        for _ in range(count):
+            for some, theirs in batches():
+                loss = train_step(some, theirs)
+        return loss.item()
+
+    return Prepared(run, sum(p.numel() for p in net.parameters()))
+
+
+def inference(case: Network, *, channels_last: bool, compile: bool = False) -> Prepared:
+    """Logits of one batch."""
+    net, images = _network(case, channels_last)
+    net.eval()
+    forward = torch.compile(net) if compile else net
+
+    def run(count: int) -> float:
+        with torch.inference_mode(), _autocast(case.precision):
+            for _ in range(count):
+                logits = forward(images)
+        return logits.float().sum().item()
+
+    return Prepared(run, sum(p.numel() for p in net.parameters()))
+
+
+def convolution(case: Convolution, *, channels_last: bool) -> Prepared:
+    """One convolution or one of its two gradients."""
+    dtype = getattr(torch, case.precision)
+    order = _order(channels_last)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=dtype).to(memory_format=order)
+
+    images = draw(case.batch, case.inputs, case.size, case.size)
+    kernel = draw(case.outputs, case.inputs, case.kernel, case.kernel)
+    gradient = draw(case.batch, case.outputs, case.size, case.size)
+    padding = [case.kernel // 2] * 2
+    wanted = [d == case.direction for d in ("input gradient", "weight gradient")]
+
+    def once() -> torch.Tensor:
+        if case.direction == "forward":
+            return torch.conv2d(images, kernel, padding=padding)
+        results = torch.ops.aten.convolution_backward(
+            *(gradient, images, kernel, None, [1, 1], padding, [1, 1], False, [0, 0]),
+            *(1, [*wanted, False]),
+        )
+        return results[wanted.index(True)]
+
+    return _repeated(once)
+
+
+def product(case: Product, *, channels_last: bool) -> Prepared:
+    """One product of two matrices."""
+    dtype = getattr(torch, case.precision)
+    a, b = (torch.randn((case.size, case.size), dtype=dtype) for _ in range(2))
+    return _repeated(lambda: a @ b)
+
+
+def _repeated(once: Any) -> Prepared:
+    def run(count: int) -> float:
+        with torch.inference_mode():
+            for _ in range(count):
+                result = once()
+        return result.flatten()[0].item()
+
+    return Prepared(run)
+
+
+def _order(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _network(case: Network, channels_last: bool) -> tuple[Any, torch.Tensor]:
+    order = _order(channels_last)
+    net: Any = torch_models.build(case)
+    net.to(memory_format=order)
+    height, width, channels = case.image_shape
+    images = torch.randn(case.batch, channels, height, width).to(memory_format=order)
+    return net, images
+
+
+def _trainer(net: Any, precision: str, compile: bool = False) -> Any:
+    """A function (images, labels) -> loss that makes a step."""
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        LEARNING_RATE,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=WEIGHT_DECAY,
+    )
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with _autocast(precision):
+            logits = net(images)
+        return torch.nn.functional.cross_entropy(logits.float(), labels)
+
+    forward = torch.compile(loss_of) if compile else loss_of
+
+    def train_step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = forward(images, labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return train_step
+
+
+def _autocast(precision: str) -> Any:
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", getattr(torch, precision))

@@ -1,0 +1,80 @@
+"""Which engine computes convolutions, products and sums on the CPU, and what is there.
+
+- "native": oneDNN through XLA's FFI, and kernels of our own; where it was not built,
+  "pure" takes its place.
+- "pure": forms in JAX that XLA computes well.
+- "xla": JAX's own lowering, as without this package.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import jax
+from jax._src.sharding_impls import ShardingContext  # no public name leads to it
+from jax.interpreters import mlir
+
+from jaxdl.errors import InputError
+from jaxdl.ops import native
+
+Engine = Literal["native", "pure", "xla"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+VARIABLE = "JAXDL_ENGINE"
+"""Environment variable with the engine to use; "native" without it."""
+
+_chosen = jax.make_user_context(None)
+
+
+@contextlib.contextmanager
+def using(engine: Engine) -> Iterator[None]:
+    """Computes with another engine what is compiled in the context.
+
+    Functions under `jit` are compiled anew, and find their earlier programs again after
+    it.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    with _chosen(_checked(engine, "the engine")):
+        yield
+
+
+def current() -> Engine:
+    """The engine in force: that of `using`, else of the variable JAXDL_ENGINE.
+
+    Raises:
+        InputError: the variable names no engine.
+    """
+    engine = _checked(_chosen.value or os.environ.get(VARIABLE, "native"), VARIABLE)
+    return "pure" if engine == "native" and missing() else engine
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why there is no native engine here; None where there is one."""
+    library = native.load()
+    return None if isinstance(library, ctypes.CDLL) else library
+
+
+def for_lowering(ctx: mlir.LoweringRuleContext) -> Engine:
+    """The engine for an operation that is being lowered.
+
+    A call into native code is opaque to XLA's partitioner, which would gather its
+    operands on every device. So under `jit` over a mesh, JAX's own lowering serves,
+    while in a `shard_map` or `pmap`, where each device has its part, ours does.
+    """
+    context: Any = ctx.module_context.axis_context
+    if isinstance(context, ShardingContext) and context.num_devices > 1:
+        return "xla"
+    return current()
+
+
+def _checked(engine: str, what: str) -> Engine:
+    for known in ENGINES:
+        if engine == known:
+            return known
+    raise InputError(f"{what} must be one of {', '.join(ENGINES)}, not {engine!r}")

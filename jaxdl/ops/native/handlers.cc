@@ -1,0 +1,115 @@
+// Convolutions as targets of XLA's FFI.
+//
+// The geometry comes as an attribute. From it a convolution is made once per compiled
+// program ("instantiate"); executing it allocates nothing, for XLA hands it a workspace
+// whose size was asked for (jaxdl_conv_plan) when the program was traced.
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "convolution.h"
+
+namespace jaxdl {
+namespace {
+
+namespace ffi = xla::ffi;
+
+struct Prepared {
+  static ffi::TypeId id;
+  std::unique_ptr<Convolution> convolution;
+};
+ffi::TypeId Prepared::id = {};
+
+std::unique_ptr<Convolution> Make(const int64_t* fields) {
+  Geometry g;
+  std::memcpy(&g, fields, sizeof g);
+  switch (g.algorithm) {
+    case kDirect:
+      return MakeDirect(g);
+    case kTaps:
+      return MakeTaps(g);
+    case kSmall:
+      return MakeSmall(g);
+    case kProduct:
+      return MakeProduct(g);
+  }
+  throw std::invalid_argument("no such algorithm");
+}
+
+ffi::Error Failure(const char* what, std::string_view layer, const std::exception& e) {
+  return ffi::Error::Internal("oneDNN cannot " + std::string(what) +
+                              " the convolution of " + std::string(layer) + ": " +
+                              e.what());
+}
+
+ffi::ErrorOr<std::unique_ptr<Prepared>> Instantiate(ffi::Span<const int64_t> geometry,
+                                                    std::string_view layer) {
+  try {
+    if (geometry.size() != kFields) throw std::invalid_argument("geometry");
+    auto prepared = std::make_unique<Prepared>();
+    prepared->convolution = Make(geometry.begin());
+    return prepared;
+  } catch (const std::exception& error) {
+    return ffi::Unexpected(Failure("prepare", layer, error));
+  }
+}
+
+ffi::Error Execute(Prepared* prepared, ffi::ThreadPool pool, ffi::AnyBuffer left,
+                   ffi::AnyBuffer right, ffi::Result<ffi::AnyBuffer> result,
+                   ffi::Result<ffi::AnyBuffer> workspace, ffi::Span<const int64_t>,
+                   std::string_view layer) {
+  try {
+    prepared->convolution->Run(pool, left.untyped_data(), right.untyped_data(),
+                               result->untyped_data(), workspace->untyped_data());
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return Failure("run", layer, error);
+  }
+}
+
+}  // namespace
+}  // namespace jaxdl
+
+#pragma GCC visibility push(default)
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_conv_instantiate, jaxdl::Instantiate,
+                              xla::ffi::Ffi::BindInstantiate()
+                                  .Attr<xla::ffi::Span<const int64_t>>("geometry")
+                                  .Attr<std::string_view>("layer"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_conv, jaxdl::Execute,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::State<jaxdl::Prepared>>()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Attr<xla::ffi::Span<const int64_t>>("geometry")
+                                  .Attr<std::string_view>("layer"));
+
+extern "C" {
+
+XLA_FFI_TypeId* jaxdl_conv_type_id() { return &jaxdl::Prepared::id; }
+
+const XLA_FFI_TypeInfo* jaxdl_conv_type_info() {
+  static const XLA_FFI_TypeInfo info = xla::ffi::MakeTypeInfo<jaxdl::Prepared>();
+  return &info;
+}
+
+// Bytes of workspace for a geometry; negative where there is no such convolution.
+// `said` (of `room` bytes) gets the implementation's name, or the error.
+int64_t jaxdl_conv_plan(const int64_t* fields, char* said, size_t room) {
+  try {
+    const auto convolution = jaxdl::Make(fields);
+    std::strncpy(said, convolution->implementation(), room);
+    return static_cast<int64_t>(convolution->workspace());
+  } catch (const std::exception& error) {
+    std::strncpy(said, error.what(), room);
+    return -1;
+  }
+}
+
+}  // extern "C"
+
+#pragma GCC visibility pop

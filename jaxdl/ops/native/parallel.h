@@ -1,0 +1,59 @@
+// Loops over XLA's own threads: no others are made, so none compete for the cores.
+
+#ifndef JAXDL_PARALLEL_H_
+#define JAXDL_PARALLEL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxdl {
+
+using Pool = xla::ffi::ThreadPool;
+
+// Calls work(i) for each piece i, on the caller's thread and whichever others are free.
+// How the work is cut must not depend on who does it: then the bits do not either.
+//
+// The caller never waits for a thread to start, only for pieces that one has begun; so a
+// pool that is busy, or blocked in calls like this one, cannot make it hang.
+template <typename Work>
+void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
+  struct Shared {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  const int64_t threads = std::min<int64_t>(pool.num_threads(), pieces);
+  if (threads <= 1) {
+    for (int64_t i = 0; i < pieces; ++i) work(i);
+    return;
+  }
+  const auto shared = std::make_shared<Shared>();
+  // A task that starts when all is done must not touch `work`, which is gone by then.
+  auto take = [shared, pieces, &work] {
+    for (int64_t i; (i = shared->next.fetch_add(1)) < pieces;) {
+      work(i);
+      shared->done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  for (int64_t t = 1; t < threads; ++t) pool.Schedule(decltype(take)(take));
+  take();
+  while (shared->done.load(std::memory_order_acquire) < pieces) {
+    std::this_thread::yield();
+  }
+}
+
+// Calls work(begin, end) for parts of 0 ... count of about `grain` items.
+template <typename Work>
+void ForEachRange(Pool& pool, int64_t count, int64_t grain, const Work& work) {
+  const int64_t size = std::max<int64_t>(1, grain);
+  ForEachPiece(pool, (count + size - 1) / size, [&](int64_t i) {
+    work(i * size, std::min(count, (i + 1) * size));
+  });
+}
+
+}  // namespace jaxdl
+
+#endif  // JAXDL_PARALLEL_H_

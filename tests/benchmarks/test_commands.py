@@ -1,0 +1,69 @@
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import cli
+
+COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def call(command, *args):
+        monkeypatch.setattr(sys, "argv", [command, *map(str, args)])
+        try:
+            cli.run(importlib.import_module(f"benchmarks.{command}").main)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"python -m benchmarks.{command}" in out and "--rounds" in out
+
+
+def test_help_loads_neither_jax_nor_torch():
+    names = ", ".join(f"benchmarks.{name}" for name in COMMANDS)
+    code = f"import sys, {names}; print({{'jax', 'torch'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "said"),
+    [
+        ("step", ["--networks", "resnet19"], "--networks knows fnn, lenet5"),
+        ("step", ["--rivals", "tensorflow"], "--rivals knows 'jaxdl'"),
+        ("step", ["--rounds=0"], "--rounds must be at least 1, not 0"),
+        ("inference", ["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        ("compile", ["--seconds=0"], "--seconds must be positive, not 0"),
+        ("conv", ["--layers", "3,3"], "--layers takes size,inputs,outputs,kernel"),
+        ("conv", ["--layers", "8,3,3,2"], "kernels of odd size, not '8,3,3,2'"),
+        ("epoch", ["--images=10"], "--images must be at least a batch of 64, not 10"),
+        ("memory", ["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(call, command, args, said):
+    code, out, err = call(command, *args)
+    assert code == 2 and out == ""
+    assert err.count("\n") == 1 and said in err
+
+
+def test_a_step_is_measured_whole(call, tmp_path):
+    args = ["--rounds=1", "--seconds=0.01", "--networks", "fnn", "--batch-size", "4"]
+    rivals = ["--rivals", "jaxdl", "flax"]
+    code, out, err = call("step", *args, *rivals, "--out", tmp_path)
+    assert code == 0, err
+    assert "fnn, batch 4" in out and "jaxdl : best flax" in out and "GFLOP/s" in out
+    results = json.loads((tmp_path / "step.json").read_text())["results"]
+    assert [r["rival"] for r in results] == ["jaxdl", "flax"]
+    assert all(r["parameters"] == 535_818 and r["seconds"][0] > 0 for r in results)

@@ -1,0 +1,277 @@
+import functools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+from jaxdl.ops import native, norm, sums
+
+
+def no_kernels():
+    return "switched off by the test"
+
+
+@pytest.fixture(params=["kernels", "pure"], autouse=True)
+def engine(request, monkeypatch):
+    """Each test runs with the native kernels, where there are some, and without."""
+    jax.clear_caches()
+    sums.kernels_are_there.cache_clear()
+    if request.param == "pure":
+        monkeypatch.setattr(native, "load", no_kernels)
+    elif not sums.kernels_are_there():
+        pytest.skip("no native engine here")
+    yield request.param
+    jax.clear_caches()
+    sums.kernels_are_there.cache_clear()
+
+
+def drawn(shape, dtype="float32", seed=0, mean=0.0):
+    x = np.random.default_rng(seed).normal(mean, 1, shape)
+    return jnp.asarray(x, dtype)
+
+
+def wide(x):
+    return np.asarray(x).astype(np.float64)
+
+
+def sums64(g, x, centre):
+    """In NumPy's float64, with the sums of magnitudes that bound rounding errors."""
+    g, x, centre = wide(g), wide(x), wide(centre)
+    axes = tuple(range(x.ndim - 1))
+    products = g * (x - centre)
+    return [
+        (terms.sum(axes), np.abs(terms).sum(axes) + 1e-6) for terms in (g, products)
+    ]
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 1200), st.sampled_from([1, 2, 3, 6, 16, 17, 64, 100])),
+    st.tuples(st.integers(1, 300), st.sampled_from([512, 2048])),
+    st.tuples(*[st.integers(1, 9)] * 3, st.integers(1, 70)),
+    st.sampled_from([(521, 3), (1031, 5), (8, 40, 40, 6), (70, 9, 9, 64)]),  # primes
+)
+formats = st.sampled_from(["float32", "bfloat16"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(shapes, formats, formats, st.integers(0, 99))
+def test_sums_are_numpys(shape, g_format, x_format, seed):
+    g, x = drawn(shape, g_format, seed), drawn(shape, x_format, seed + 1, 2.0)
+    centre = drawn(shape[-1:], seed=seed + 2, mean=2.0)
+    found = norm.channel_sums(g, x, centre)
+    for ours, (expected, magnitude) in zip(found, sums64(g, x, centre), strict=True):
+        assert ours.dtype == jnp.float32
+        assert np.max(np.abs(ours - expected) / magnitude) < 1e-6
+
+
+@settings(deadline=None, max_examples=25)
+@given(shapes, formats, st.sampled_from([0.0, -7.0, 3000.0]), st.integers(0, 99))
+def test_moments_are_numpys(shape, dtype, mean, seed):
+    x = drawn(shape, dtype, seed, mean)
+    axes = tuple(range(x.ndim - 1))
+    found_mean, found_variance = norm.moments(x)
+    x = wide(x)
+    assert found_mean.dtype == found_variance.dtype == jnp.float32
+    np.testing.assert_allclose(
+        found_mean, x.mean(axes), rtol=1e-6, atol=1e-6 * np.abs(x).max()
+    )
+    variance = x.var(axes)
+    # What a mean that is off by one rounding adds, and the sum's own roundings.
+    slack = (2e-6 * np.abs(x).max()) ** 2 + 1e-6
+    np.testing.assert_allclose(found_variance, variance, rtol=1e-5, atol=slack)
+
+
+def test_a_long_sum_keeps_its_digits():
+    """131,072 values: one float32 sum, term by term, is off by 1e-3 of itself."""
+    x = jnp.full((128, 32, 32, 3), 1.1).at[::2].multiply(3)
+    mean, variance = norm.moments(x)
+    np.testing.assert_allclose(mean, 2.2, rtol=1e-5)
+    np.testing.assert_allclose(variance, 1.21, rtol=1e-5)
+
+
+def test_affine_is_what_it_says():
+    x = drawn((2, 3, 4))
+    centre, factor, offset = (drawn((4,), seed=i) for i in (1, 2, 3))
+    y = norm.affine(x, centre, factor, offset)
+    expected = (wide(x) - wide(centre)) * wide(factor) + wide(offset)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    assert norm.affine(x, centre, factor, offset, dtype="bfloat16").dtype == "bfloat16"
+
+
+def normalised(x, factor, offset):
+    """Batch norm from the three functions."""
+    mean, variance = norm.moments(x)
+    return norm.affine(x, mean, factor * lax.rsqrt(variance + 0.1), offset)
+
+
+def plain(x, factor, offset):
+    """The same, of JAX's own operations."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    variance = jnp.square(x - mean).mean(axes)
+    return (x - mean) * (factor * lax.rsqrt(variance + 0.1)) + offset
+
+
+def example(shape=(5, 3, 2, 4)):
+    return drawn(shape), drawn(shape[-1:], seed=1), drawn(shape[-1:], seed=2)
+
+
+def loss(form, *args):
+    return jnp.sum(
+        jnp.sin(form(*args)) * jnp.arange(args[0].size).reshape(args[0].shape)
+    )
+
+
+def test_derivatives_of_two_orders_agree_with_differences():
+    with jax.enable_x64(True):
+        args = jax.tree.map(lambda a: a.astype(jnp.float64), example())
+        check_grads(normalised, args, order=2, modes=["fwd", "rev"], rtol=1e-3)
+        g, x, centre = drawn((6, 3), "float64"), args[0][0, 0, :, :3], args[1][:3]
+        x = jnp.tile(x, (3, 1))
+        check_grads(norm.channel_sums, (g, x, centre), order=2, modes=["fwd", "rev"])
+        check_grads(norm.moments, (x,), order=2, modes=["fwd", "rev"])
+
+
+def gradient(form, *args):
+    return jax.grad(functools.partial(loss, form), range(len(args)))(*args)
+
+
+def product(form, *args):
+    """Hessian times a vector, forward over reverse."""
+    return jax.jvp(functools.partial(gradient, form), args, args)[1]
+
+
+def double_back(form, *args):
+    """Hessian times a vector, reverse over reverse."""
+    return jax.vjp(functools.partial(gradient, form), *args)[1](args)
+
+
+@pytest.mark.parametrize("of", [gradient, product, double_back])
+@pytest.mark.parametrize(
+    "how",
+    {
+        "jit": jax.jit,
+        "remat": lambda f: jax.jit(jax.checkpoint(f)),
+        "vmap": lambda f: (
+            lambda *a: jax.tree.map(
+                lambda t: t[1], jax.vmap(f)(*(jnp.stack([2 * x, x]) for x in a))
+            )
+        ),
+        "vmap over images": lambda f: (
+            lambda x, *a: jax.tree.map(
+                lambda t: t[..., 1],
+                jax.vmap(f, (4, None, None), -1)(jnp.stack([2 * x, x], 4), *a),
+            )
+        ),
+        "scan": lambda f: (
+            lambda *a: jax.tree.map(
+                lambda t: t[0], lax.scan(lambda c, _: (c, f(*a)), 0, length=1)[1]
+            )
+        ),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_derivatives_are_jaxs_own_however_compiled(of, how):
+    for dtype in "float32", "bfloat16":
+        x, *vectors = example()
+        args = (x.astype(dtype), *vectors)
+        with jax.enable_x64(True):
+            expected = of(plain, *(jnp.asarray(wide(a)) for a in args))
+        found = how[1](functools.partial(of, normalised))(*args)
+        tolerance = 1e-4 if dtype == "float32" else 0.03
+        for ours, theirs, arg in zip(found, expected, args, strict=True):
+            assert ours.dtype == arg.dtype
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(wide(ours), theirs, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 2, 2, 3)])
+def test_nothing_sums_to_nothing(shape):
+    x, centre = jnp.zeros(shape), jnp.zeros(shape[-1:])
+    for total in norm.channel_sums(x, x, centre):
+        np.testing.assert_array_equal(total, np.zeros(shape[-1:]))
+
+
+def test_wider_and_narrower_formats_are_computed_by_xla():
+    with jax.enable_x64(True):
+        x = drawn((7, 3), "float64")
+        mean, variance = norm.moments(x)
+        np.testing.assert_allclose(mean, wide(x).mean(0), rtol=1e-14)
+        np.testing.assert_allclose(variance, wide(x).var(0), rtol=1e-14)
+    mean, _ = norm.moments(drawn((7, 3), "float16"))
+    assert mean.dtype == jnp.float32
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 3\)"):
+        norm.channel_sums(jnp.ones((2, 3)), jnp.ones((3, 3)), jnp.ones(3))
+
+
+@pytest.mark.parametrize("how", ["jit over a mesh", "shard_map"])
+def test_a_batch_spread_over_devices(how):
+    """`jit` alone partitions: it must not hand a device's part to the kernel."""
+    g, x, centre = drawn((16, 5, 3)), drawn((16, 5, 3), seed=1), drawn((3,), seed=2)
+    mesh = Mesh(jax.devices()[:4], "data")
+    split = PartitionSpec("data")
+    if how == "shard_map":
+
+        @functools.partial(
+            jax.shard_map,
+            mesh=mesh,
+            in_specs=(split, split, PartitionSpec()),
+            out_specs=PartitionSpec(),
+        )
+        def total(g, x, centre):
+            return lax.psum(norm.channel_sums(g, x, centre), "data")
+    else:
+        g, x = jax.device_put((g, x), NamedSharding(mesh, split))
+        total = norm.channel_sums
+    found = jax.jit(total)(g, x, centre)
+    for ours, (expected, magnitude) in zip(found, sums64(g, x, centre), strict=True):
+        assert np.max(np.abs(ours - expected) / magnitude) < 1e-6
+
+
+def test_the_kernels_are_really_called(engine):
+    """In a whole gradient, and nothing of the array's size is reduced by XLA."""
+    step = jax.jit(functools.partial(gradient, normalised))
+    text = step.lower(*example((4, 4, 4, 8))).compile().as_text()
+    calls = [text.count(f'custom_call_target="{p.name}"') for p in PRIMITIVES]
+    assert calls == ([1, 1] if engine == "kernels" else [0, 0])
+
+
+PRIMITIVES = (norm.moments_p, norm.channel_sums_p)
+
+BITS = """
+import jaxdl, jax, jax.numpy as jnp, numpy as np, sys
+from jaxdl.ops import norm
+x = jnp.asarray(np.random.default_rng(0).normal(5, 1, (64, 16, 16, 24)), "float32")
+f = jax.jit(lambda x: (norm.moments(x), norm.channel_sums(x, x * x, x[0, 0, 0])))
+first = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(f(x))]
+for _ in range(20):
+    again = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(f(x))]
+    assert first == again
+print(first)
+"""
+
+
+def test_two_processes_give_the_same_bits(engine):
+    if engine == "pure":
+        pytest.skip("XLA's own sums")
+    command = [sys.executable, "-c", BITS]
+    first, second = (
+        subprocess.run(
+            command, env={**os.environ, **threads}, check=True, capture_output=True
+        ).stdout
+        for threads in ({}, {"JAX_NUM_CPU_DEVICES": "1"})
+    )
+    assert first == second
+    assert len(first) > 4 * 24 * 8

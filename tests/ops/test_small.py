@@ -1,0 +1,163 @@
+"""Convolutions of few channels: vectors over images give what the definition says."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxdl.ops import conv, native
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def native_convolutions():
+    reason = native.load()
+    if isinstance(reason, str):
+        pytest.skip(f"no native engine: {reason}")
+    if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
+        pytest.skip("no AVX-512")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "algorithms", lambda _: ["small", "direct"])
+        conv.enable()
+        jax.clear_caches()
+        yield
+        conv.disable()
+        jax.clear_caches()
+
+
+def defined(images, kernel, gradient, padding, strides):
+    """The convolution and its two gradients by definition, in float64."""
+    images, kernel, gradient = (
+        np.asarray(a, np.float64) for a in (images, kernel, gradient)
+    )
+    (top, bottom), (left, right) = padding
+    padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    out, by_image = np.zeros_like(gradient), np.zeros_like(padded)
+    by_kernel = np.zeros_like(kernel)
+    rows, columns = (
+        (n - 1) * s + 1 for n, s in zip(gradient.shape[1:3], strides, strict=True)
+    )
+    for i, j in np.ndindex(kernel.shape[:2]):
+        seen = (
+            slice(None),
+            slice(i, i + rows, strides[0]),
+            slice(j, j + columns, strides[1]),
+        )
+        out += padded[seen] @ kernel[i, j]
+        by_image[seen] += gradient @ kernel[i, j].T
+        by_kernel[i, j] = np.einsum("nrci,nrco->io", padded[seen], gradient)
+    height, width = images.shape[1:3]
+    return out, by_image[:, top : top + height, left : left + width], by_kernel
+
+
+def lowered(images, kernel, gradient, padding, strides):
+    """The same, as `jit` computes them."""
+
+    def forward(images, kernel):
+        return lax.conv_general_dilated(
+            images, kernel, strides, padding, dimension_numbers=DIMENSIONS
+        )
+
+    @jax.jit
+    def all_three(images, kernel, gradient):
+        out, pull = jax.vjp(forward, images, kernel)
+        return out, *pull(gradient)
+
+    return all_three(images, kernel, gradient)
+
+
+def example(images, size, kernel, channels, outputs, padding, strides, seed):
+    """Images, kernel and gradient of a convolution; or None if it has no output."""
+    rows, columns = (
+        (n + sum(p) - k) // s + 1
+        for n, p, k, s in zip(size, padding, kernel, strides, strict=True)
+    )
+    if min(rows, columns) < 1:
+        return None
+    rng = np.random.default_rng(seed)
+    shapes = (
+        (images, *size, channels),
+        (*kernel, channels, outputs),
+        (images, rows, columns, outputs),
+    )
+    return tuple(rng.standard_normal(s).astype(np.float32) for s in shapes)
+
+
+def assert_equals_the_definition(operands, padding, strides):
+    got = lowered(*operands, padding, strides)
+    expected = defined(*operands, padding, strides)
+    # A float32 sum is off by at most its length times 2^-24, of the magnitudes' sum.
+    magnitude = defined(*map(np.abs, operands), padding, strides)
+    for g, e, m in zip(got, expected, magnitude, strict=True):
+        assert g.dtype == jnp.float32
+        assert np.all(np.abs(g - e) <= 2e-6 * m)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=st.sampled_from([16, 17, 31, 32, 40]),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    channels=st.integers(1, 17),
+    outputs=st.integers(1, 17),
+    padding=st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 6))] * 2),
+    strides=st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 3)]),
+    seed=st.integers(0, 99),
+)
+def test_equals_the_definition(
+    images, size, kernel, channels, outputs, padding, strides, seed
+):
+    # With more, JAX's input gradient pads by less than nothing, which is left to XLA.
+    padding = tuple(
+        (min(before, k - 1), min(after, k - 1))
+        for (before, after), k in zip(padding, kernel, strict=True)
+    )
+    operands = example(images, size, kernel, channels, outputs, padding, strides, seed)
+    assume(operands is not None)
+    assert_equals_the_definition(operands, padding, strides)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "outputs", "padding"),
+    [(32, 3, 6, 0), (14, 6, 16, 0), (28, 1, 6, 2)],
+)
+def test_lenet_convolutions(size, channels, outputs, padding):
+    pad = ((padding, padding),) * 2
+    operands = example(48, (size, size), (5, 5), channels, outputs, pad, (1, 1), seed=0)
+    assert_equals_the_definition(operands, pad, (1, 1))
+    text = jax.jit(lambda *a: lowered(*a, pad, (1, 1))).lower(*operands).as_text()
+    small = native.ALGORITHMS.index("small")
+    assert len(re.findall(rf"geometry = (?:dense<\[|array<i64: ){small},", text)) == 3
+
+
+def test_an_image_does_not_depend_on_its_neighbours():
+    """Not even where those are infinite, or absent, in its vector."""
+    pad = ((2, 2), (2, 2))
+    images, kernel, gradient = example(40, (9, 9), (5, 5), 3, 6, pad, (1, 1), seed=1)
+    whole = lowered(images, kernel, gradient, pad, (1, 1))
+    spoilt = images.copy()
+    spoilt[5] = np.inf
+    out, by_image, _ = lowered(spoilt, kernel, gradient, pad, (1, 1))
+    others = np.arange(40) != 5
+    np.testing.assert_array_equal(out[others], whole[0][others])
+    np.testing.assert_array_equal(by_image, whole[1])
+    first = lowered(images[:33], kernel, gradient[:33], pad, (1, 1))
+    np.testing.assert_array_equal(first[0], whole[0][:33])
+    np.testing.assert_array_equal(first[1], whole[1][:33])
+
+
+def test_the_same_bits_each_time():
+    pad = ((0, 0), (0, 0))
+    operands = example(200, (14, 14), (5, 5), 6, 12, pad, (1, 1), seed=2)
+    first = lowered(*operands, pad, (1, 1))
+    for _ in range(5):
+        for a, b in zip(first, lowered(*operands, pad, (1, 1)), strict=True):
+            np.testing.assert_array_equal(a, b)
