@@ -22,7 +22,9 @@ from jaxdl.errors import InputError
 # does not know; so other versions get the self-check alone.
 _AFFECTED_JAXLIB = ("0.10.2",)
 _FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-CURE = f"{_FLAG}=-reduce"
+CURE = f"{_FLAG}=-reduce,-individual_convolution"
+"""The first part is the cure. The second is for speed: YNNPACK's convolutions are up to
+four times slower than XLA's own, and our pure forms (`jaxdl.ops.forms`) use these."""
 
 
 class WrongNumbersError(RuntimeError):

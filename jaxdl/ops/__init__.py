@@ -9,7 +9,7 @@ GPU and TPU are untouched. `jaxdl.ops.using("xla")` is a context without it, and
 the environment variable JAXDL_ENGINE=xla. `python -m jaxdl.ops` says what is active.
 """
 
-from jaxdl.ops import conv, dot, pool, reduce
+from jaxdl.ops import conv, dot, engine, pool, reduce
 from jaxdl.ops.engine import using
 
 __all__ = ["disable", "enable", "using"]
@@ -20,6 +20,7 @@ def enable() -> None:
 
     What was compiled before stays as it is. Calling it again changes nothing.
     """
+    engine.keep_memory()
     conv.enable()
     dot.enable()
     pool.enable()

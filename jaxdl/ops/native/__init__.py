@@ -74,7 +74,6 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(_built("engine")))
     except OSError as error:
         return str(error)
-    _keep_memory()
     _register(library)
     return library
 
@@ -102,19 +101,6 @@ def _installed(package: str, name: str) -> Path:
 def _open_first(*paths: Path) -> None:
     """Opens the first of the libraries that exists."""
     ctypes.CDLL(str(next(path for path in paths if path.exists())))
-
-
-def _keep_memory() -> None:
-    """Lets malloc keep what is freed: XLA allocates its arrays anew at each call.
-
-    Else each call pays for the kernel's clearing of every page again, up to half of the
-    time of a batch norm.
-    """
-    mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**26)
 
 
 def _register(library: ctypes.CDLL) -> None:
