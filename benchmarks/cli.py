@@ -92,9 +92,7 @@ def parse(command: str, kind: type[T], description: str) -> T:
     Raises:
       InputError: an option is unknown, ill-typed or out of range.
     """
-    config = cli._from_command_line(
-        kind, prog=f"python -m benchmarks.{command}", description=description
-    )
+    config = cli.parse_plain(f"benchmarks.{command}", kind, description)
     if config.rounds < 1:
         raise InputError(f"--rounds must be at least 1, not {config.rounds}")
     for name in ("seconds", "timeout"):

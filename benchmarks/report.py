@@ -68,20 +68,27 @@ class Report(Generic[C]):
         return list(grouped.values())
 
 
-def header(report: Report[Any]) -> dict[str, str]:
-    """Where, when and with what it was measured."""
+def machine() -> dict[str, str]:
+    """Where and when it was measured."""
     models = [line for line in runtime.cpu_info() if line.startswith("model name")]
     model = models[0].partition(":")[2].strip() if models else platform.processor()
     flags = " ".join(line for line in runtime.cpu_info() if line.startswith("flags"))
     sets = [s for s in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if s in flags]
+    return {
+        "cpu": f"{model} ({', '.join(sets)})" if sets else model,
+        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def header(report: Report[Any]) -> dict[str, str]:
+    """Where, when and with what it was measured."""
     versions: dict[str, str] = {"python": platform.python_version()}
     for one in report.measured:
         versions.update(one.versions)
     return {
-        "cpu": f"{model} ({', '.join(sets)})" if sets else model,
-        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
+        **machine(),
         "versions": ", ".join(f"{name} {v}" for name, v in versions.items()),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "data": report.data,
     }
 

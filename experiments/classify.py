@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from experiments import board as tensorboard
 from experiments import job as jobs
+from experiments import profile
 from experiments.cli import StopOnSignal, quiet_orbax
 from experiments.job import Family, Folder, Job
 from jaxdl import runs, runtime
@@ -60,6 +61,8 @@ def run(experiment: str, family: Family, config: Config) -> None:
             )
             raise SystemExit(128 + (stop.signal or 0))
         say("Finished Training")
+        if config.run.profile:
+            say(f"Trace, for https://ui.perfetto.dev: {folder.path / 'trace'}")
         with saying_what_is_safe(folder.path):
             scores = test(job, folder, finished.state)
             if first:
@@ -119,6 +122,8 @@ def train(
         folder.best,
         stop,
     )
+    if run.profile and jax.process_index() == 0:
+        events = profile.traced(events, folder.path / "trace")
     first = int(state.step)
     bar = tqdm(
         total=run.epochs * job.steps_per_epoch * run.batch_size,

@@ -51,15 +51,13 @@ def parse(experiment: str, default: Config, description: str) -> Config:
     return settings.renamed(given, directory.name, resume=True)
 
 
-def parse_plain(experiment: str, kind: type[T], description: str) -> T:
-    """Reads a dataclass from the command line.
+def parse_plain(module: str, kind: type[T], description: str) -> T:
+    """Reads a dataclass from the command line of `python -m` `module`.
 
     Raises:
       InputError: an option is unknown, missing or ill-typed.
     """
-    return _from_command_line(
-        kind, prog=f"python -m experiments.{experiment}", description=description
-    )
+    return _from_command_line(kind, prog=f"python -m {module}", description=description)
 
 
 def run_to_resume(experiment: str, config: Config) -> Path:

@@ -41,7 +41,7 @@ class EvaluateConfig:
 
 def main() -> None:
     """Parses the command line and evaluates."""
-    config = cli.parse_plain("evaluate", EvaluateConfig, __doc__)
+    config = cli.parse_plain("experiments.evaluate", EvaluateConfig, __doc__)
     from experiments import stored
     from jaxdl.data import sources
 

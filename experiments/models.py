@@ -109,7 +109,7 @@ def table(config: Config, listed: Sequence[Row]) -> str:
 
 def main() -> None:
     """Parses the command line and prints the list."""
-    config = cli.parse_plain("models", Config, __doc__)
+    config = cli.parse_plain("experiments.models", Config, __doc__)
     listed = rows(config)
     if config.json:
         print(json.dumps([dataclasses.asdict(row) for row in listed], indent=2))

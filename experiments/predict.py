@@ -45,7 +45,7 @@ class PredictConfig:
 
 def main() -> None:
     """Parses the command line and predicts."""
-    config = cli.parse_plain("predict", PredictConfig, __doc__)
+    config = cli.parse_plain("experiments.predict", PredictConfig, __doc__)
     if not config.images:
         raise InputError("give at least one image file after the run's folder")
     import numpy as np

@@ -141,6 +141,9 @@ class RunConfig:
     resume: bool = False
     """Go on with the run of that --name, or with the latest one.
     The result is bit for bit that of a run that was never stopped."""
+    profile: bool = False
+    """Write a trace of some steps to <run>/trace, for ui.perfetto.dev or TensorBoard.
+    It shows where the time of a step goes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +202,7 @@ def differences(stored: Config, given: Config) -> list[str]:
     Where data and runs lie may change, and so may the wish to resume; all else decides
     the bits of the run.
     """
-    free = {"resume", "name", "out", "raw_dir", "cache_dir"}
+    free = {"resume", "name", "out", "raw_dir", "cache_dir", "profile"}
     found = []
     for section in dataclasses.fields(Config):
         old, new = getattr(stored, section.name), getattr(given, section.name)

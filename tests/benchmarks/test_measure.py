@@ -69,10 +69,8 @@ def test_only_the_cured_flax_has_the_cure(monkeypatch):
             worker.prepare("product", PRODUCT, 1)
     assert environments["flax"]["XLA_FLAGS"] == "--xla_a=1"
     assert environments["flax+cure"]["XLA_FLAGS"] == f"--xla_a=1 {runtime.CURE}"
-    assert environments["jaxdl pure"]["JAXDL_NATIVE"] == "0"
-    assert (
-        "JAXDL_NATIVE" not in {**environments["flax"]} or "JAXDL_NATIVE" in os.environ
-    )
+    assert environments["jaxdl pure"]["JAXDL_ENGINE"] == "pure"
+    assert environments["flax"].get("JAXDL_ENGINE") == os.environ.get("JAXDL_ENGINE")
 
 
 class Fake:
