@@ -17,6 +17,7 @@ from jaxdl.data import batches, sources
 from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.models import cost
+from jaxdl.ops import engine
 from jaxdl.training import assemble, checkpoints, parallel
 from jaxdl.training.assemble import DataFacts, Parts
 from jaxdl.training.checkpoints import Manager
@@ -148,6 +149,8 @@ def header(job: Job, path: Path, state: TrainState) -> str:
         f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.size}",
         f"Run:     {path}",
     ]
+    if jax.default_backend() == "cpu":
+        lines.insert(-1, f"Engine:  {engine.described()}")
     if int(state.step):
         lines.append(f"Resumed: after step {int(state.step):,}")
     return "\n".join(lines)

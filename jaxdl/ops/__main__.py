@@ -40,14 +40,12 @@ def active() -> str:
     """The engine in force, and why."""
     from jaxdl.ops import engine
 
-    current, missing = engine.current(), engine.missing()
-    lines = [f"engine: {current}"]
-    if missing is None:
-        lines.append("native: oneDNN is there")
-    else:
-        lines.append(f"native: not there ({missing})")
-    lines.append(f"choose: {engine.VARIABLE}={'|'.join(engine.ENGINES)}")
-    return "\n".join(lines)
+    missing = engine.missing()
+    native = "oneDNN is there" if missing is None else f"not there ({missing})"
+    return (
+        f"engine: {engine.current()}\nnative: {native}\n"
+        f"choose: {engine.VARIABLE}={'|'.join(engine.ENGINES)}"
+    )
 
 
 def layers(config: Config) -> str:

@@ -18,8 +18,10 @@ from jax.interpreters import mlir
 from jaxdl.ops import conv, engine, native
 from jaxdl.ops.geometry import DIRECTIONS, Direction
 
-LEAST_WORK = 2**20
-"""Multiply-adds below which XLA's own product is kept: some 5 us of work."""
+LEAST_WORK = 2**26
+"""Multiply-adds below which XLA's own product is kept: some 300 us of work. oneDNN is
+faster at smaller ones too, but handing the cores from XLA's threads to its own and back
+then costs more: a step of the MNIST network took 1.25 ms instead of 0.97."""
 
 _xla_lowering = functools.partial(_dot_general_lower, platform="cpu")
 

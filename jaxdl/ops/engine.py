@@ -61,6 +61,13 @@ def missing() -> str | None:
     return None if isinstance(library, ctypes.CDLL) else library
 
 
+def described() -> str:
+    """The engine in force, and why it is not the native one where that was wanted."""
+    wanted = _chosen.value or os.environ.get(VARIABLE, "native")
+    reason = f" (native: {missing()})" if wanted == "native" and missing() else ""
+    return f"{current()}{reason}"
+
+
 def for_lowering(ctx: mlir.LoweringRuleContext) -> Engine:
     """The engine for an operation that is being lowered.
 
