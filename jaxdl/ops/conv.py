@@ -27,7 +27,10 @@ from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
 
 def enable() -> None:
     """Makes every convolution compiled for the CPU from now on run in its best form."""
-    mlir.register_lowering(lax.conv_general_dilated_p, _lower, platform="cpu")
+    # Not cached: equal layers would share a lowering, which knows the name of none.
+    mlir.register_lowering(
+        lax.conv_general_dilated_p, _lower, platform="cpu", cacheable=False
+    )
 
 
 def disable() -> None:

@@ -13,25 +13,17 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxdl.ops import native, norm, sums
+from jaxdl.ops import engine as engines
+from jaxdl.ops import norm
 
 
-def no_kernels():
-    return "switched off by the test"
-
-
-@pytest.fixture(params=["kernels", "pure"], autouse=True)
-def engine(request, monkeypatch):
+@pytest.fixture(params=["native", "pure"], autouse=True)
+def engine(request):
     """Each test runs with the native kernels, where there are some, and without."""
-    jax.clear_caches()
-    sums.kernels_are_there.cache_clear()
-    if request.param == "pure":
-        monkeypatch.setattr(native, "load", no_kernels)
-    elif not sums.kernels_are_there():
-        pytest.skip("no native engine here")
-    yield request.param
-    jax.clear_caches()
-    sums.kernels_are_there.cache_clear()
+    if request.param == "native" and (reason := engines.missing()):
+        pytest.skip(f"no native engine: {reason}")
+    with engines.using(request.param):
+        yield request.param
 
 
 def drawn(shape, dtype="float32", seed=0, mean=0.0):
@@ -245,7 +237,7 @@ def test_the_kernels_are_really_called(engine):
     step = jax.jit(functools.partial(gradient, normalised))
     text = step.lower(*example((4, 4, 4, 8))).compile().as_text()
     calls = [text.count(f'custom_call_target="{p.name}"') for p in PRIMITIVES]
-    assert calls == ([1, 1] if engine == "kernels" else [0, 0])
+    assert calls == ([1, 1] if engine == "native" else [0, 0])
 
 
 PRIMITIVES = (norm.moments_p, norm.channel_sums_p)
