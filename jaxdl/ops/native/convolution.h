@@ -67,8 +67,8 @@ constexpr size_t Aligned(size_t bytes) {
 class Parts {
  public:
   explicit Parts(void* workspace)
-      : free_(reinterpret_cast<char*>(
-            Aligned(reinterpret_cast<uintptr_t>(workspace)))) {}
+      : free_(
+            reinterpret_cast<char*>(Aligned(reinterpret_cast<uintptr_t>(workspace)))) {}
 
   char* Take(size_t bytes) {
     char* const place = free_;

@@ -18,8 +18,8 @@ using dnnl::memory;
 
 constexpr int64_t kGrain = 32768;  // weights in a piece of the packing
 
-// Between a kernel as the program has it and oneDNN's blocked layout of it. (oneDNN's own
-// reorders take up to ten times as long as the convolution of a small map.)
+// Between a kernel as the program has it and oneDNN's blocked layout of it. (oneDNN's
+// reorders do this too, for large kernels more slowly.)
 class Packing {
  public:
   Packing() = default;
@@ -57,17 +57,21 @@ class Packing {
 
   void Pack(Pool& pool, const void* plain, void* packed) const {
     if (item_ == 4) {
-      Walk<true>(pool, static_cast<const uint32_t*>(plain), static_cast<uint32_t*>(packed));
+      Walk<true>(pool, static_cast<const uint32_t*>(plain),
+                 static_cast<uint32_t*>(packed));
     } else {
-      Walk<true>(pool, static_cast<const uint16_t*>(plain), static_cast<uint16_t*>(packed));
+      Walk<true>(pool, static_cast<const uint16_t*>(plain),
+                 static_cast<uint16_t*>(packed));
     }
   }
 
   void Unpack(Pool& pool, const void* packed, void* plain) const {
     if (item_ == 4) {
-      Walk<false>(pool, static_cast<const uint32_t*>(packed), static_cast<uint32_t*>(plain));
+      Walk<false>(pool, static_cast<const uint32_t*>(packed),
+                  static_cast<uint32_t*>(plain));
     } else {
-      Walk<false>(pool, static_cast<const uint16_t*>(packed), static_cast<uint16_t*>(plain));
+      Walk<false>(pool, static_cast<const uint16_t*>(packed),
+                  static_cast<uint16_t*>(plain));
     }
   }
 
@@ -84,8 +88,8 @@ class Packing {
         const int64_t w = b / outs / ins % size_[3], h = b / outs / ins / size_[3];
         const int64_t plain = o * block_[0] * plain_[0] + i * block_[1] * plain_[1] +
                               h * plain_[2] + w * plain_[3];
-        const int64_t blocked = o * blocked_[0] + i * blocked_[1] + h * blocked_[2] +
-                                w * blocked_[3];
+        const int64_t blocked =
+            o * blocked_[0] + i * blocked_[1] + h * blocked_[2] + w * blocked_[3];
         Block<pack>(from + (pack ? plain : blocked), to + (pack ? blocked : plain),
                     std::min(block_[0], size_[0] - o * block_[0]),
                     std::min(block_[1], size_[1] - i * block_[1]));
@@ -155,8 +159,7 @@ class Direct : public Convolution {
         dnnl::algorithm::convolution_direct,
         memory::desc(image_dims, operand, tag::nhwc),
         memory::desc(kernel_dims, operand, tag::any),
-        memory::desc(output_dims, direction_ == kForward ? result : operand,
-                     tag::nhwc),
+        memory::desc(output_dims, direction_ == kForward ? result : operand, tag::nhwc),
         strides, dilations, before, after, attributes);
     switch (direction_) {
       case kForward:
@@ -216,18 +219,16 @@ class Direct : public Convolution {
                                     {DNNL_ARG_SCRATCHPAD, scratch}});
         break;
       case kInputGradient:
-        primitive_.execute(stream,
-                           {{DNNL_ARG_DIFF_DST, memory(outputs_, Cpu(), left)},
-                            {DNNL_ARG_WEIGHTS, packed},
-                            {DNNL_ARG_DIFF_SRC, memory(images_, Cpu(), result)},
-                            {DNNL_ARG_SCRATCHPAD, scratch}});
+        primitive_.execute(stream, {{DNNL_ARG_DIFF_DST, memory(outputs_, Cpu(), left)},
+                                    {DNNL_ARG_WEIGHTS, packed},
+                                    {DNNL_ARG_DIFF_SRC, memory(images_, Cpu(), result)},
+                                    {DNNL_ARG_SCRATCHPAD, scratch}});
         break;
       default:
-        primitive_.execute(stream,
-                           {{DNNL_ARG_SRC, memory(images_, Cpu(), left)},
-                            {DNNL_ARG_DIFF_DST, memory(outputs_, Cpu(), right)},
-                            {DNNL_ARG_DIFF_WEIGHTS, packed},
-                            {DNNL_ARG_SCRATCHPAD, scratch}});
+        primitive_.execute(stream, {{DNNL_ARG_SRC, memory(images_, Cpu(), left)},
+                                    {DNNL_ARG_DIFF_DST, memory(outputs_, Cpu(), right)},
+                                    {DNNL_ARG_DIFF_WEIGHTS, packed},
+                                    {DNNL_ARG_SCRATCHPAD, scratch}});
     }
     stream.wait();
     if (!packing_.trivial() && direction_ == kWeightGradient) {

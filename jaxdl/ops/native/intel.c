@@ -1,7 +1,7 @@
-// oneDNN's TBB build names two libraries of Intel's compiler, libintlc and libimf, whose
-// package is larger than all of JAX. It uses these two functions of the first, and of
-// the second only what every libm has. So this file is built under both names, for where
-// Intel's own are not installed.
+// oneDNN's TBB build names two libraries of Intel's compiler, libintlc and libimf,
+// whose package is larger than all of JAX. It uses these two functions of the first,
+// and of the second only what every libm has. So this file is built under both names,
+// for where Intel's own are not installed.
 
 #include <string.h>
 

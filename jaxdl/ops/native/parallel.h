@@ -18,8 +18,8 @@ using Pool = xla::ffi::ThreadPool;
 // Calls work(i) for each piece i, on the caller's thread and whichever others are free.
 // How the work is cut must not depend on who does it: then the bits do not either.
 //
-// The caller never waits for a thread to start, only for pieces that one has begun; so a
-// pool that is busy, or blocked in calls like this one, cannot make it hang.
+// The caller never waits for a thread to start, only for pieces that one has begun; so
+// a pool that is busy, or blocked in calls like this one, cannot make it hang.
 template <typename Work>
 void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
   struct Shared {
@@ -49,9 +49,8 @@ void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
 template <typename Work>
 void ForEachRange(Pool& pool, int64_t count, int64_t grain, const Work& work) {
   const int64_t size = std::max<int64_t>(1, grain);
-  ForEachPiece(pool, (count + size - 1) / size, [&](int64_t i) {
-    work(i * size, std::min(count, (i + 1) * size));
-  });
+  ForEachPiece(pool, (count + size - 1) / size,
+               [&](int64_t i) { work(i * size, std::min(count, (i + 1) * size)); });
 }
 
 }  // namespace jaxdl

@@ -73,9 +73,9 @@ INLINE void AddSums(const G* __restrict g, const X* __restrict x,
       const float g0 = Load(g + i), g1 = Load(g + width + i);
       const float g2 = Load(g + 2 * width + i), g3 = Load(g + 3 * width + i);
       lanes0[i] += (g0 + g1) + (g2 + g3);
-      lanes1[i] += (g0 * (Load(x + i) - c) + g1 * (Load(x + width + i) - c)) +
-                   (g2 * (Load(x + 2 * width + i) - c) +
-                    g3 * (Load(x + 3 * width + i) - c));
+      lanes1[i] +=
+          (g0 * (Load(x + i) - c) + g1 * (Load(x + width + i) - c)) +
+          (g2 * (Load(x + 2 * width + i) - c) + g3 * (Load(x + 3 * width + i) - c));
     }
   }
   for (; n > 0; n -= width, g += width, x += width) {
@@ -102,8 +102,8 @@ INLINE void AddValues(const X* __restrict x, int64_t n, int64_t width,
 }
 
 template <typename X>
-INLINE void AddSquares(const X* __restrict x, const float* __restrict centre,
-                       int64_t n, int64_t width, float* __restrict lanes0,
+INLINE void AddSquares(const X* __restrict x, const float* __restrict centre, int64_t n,
+                       int64_t width, float* __restrict lanes0,
                        float* __restrict lanes1) {
   for (; n >= 4 * width; n -= 4 * width, x += 4 * width) {
     for (int64_t i = 0; i < width; ++i) {
@@ -123,25 +123,23 @@ INLINE void AddSquares(const X* __restrict x, const float* __restrict centre,
   }
 }
 
-#define DEFINE_SUMS(NAME, G, X)                                                    \
-  FOR_EACH_MACHINE void NAME(const G* g, const X* x, const float* centre,          \
-                             int64_t n, int64_t width, float* lanes0,              \
-                             float* lanes1) {                                      \
-    AddSums(g, x, centre, n, width, lanes0, lanes1);                               \
+#define DEFINE_SUMS(NAME, G, X)                                                      \
+  FOR_EACH_MACHINE void NAME(const G* g, const X* x, const float* centre, int64_t n, \
+                             int64_t width, float* lanes0, float* lanes1) {          \
+    AddSums(g, x, centre, n, width, lanes0, lanes1);                                 \
   }
 DEFINE_SUMS(Sums, float, float)
 DEFINE_SUMS(Sums, uint16_t, float)
 DEFINE_SUMS(Sums, float, uint16_t)
 DEFINE_SUMS(Sums, uint16_t, uint16_t)
 
-#define DEFINE_MOMENTS(X)                                                          \
-  FOR_EACH_MACHINE void Values(const X* x, int64_t n, int64_t width,               \
-                               float* lanes) {                                     \
-    AddValues(x, n, width, lanes);                                                 \
-  }                                                                                \
-  FOR_EACH_MACHINE void Squares(const X* x, const float* centre, int64_t n,        \
-                                int64_t width, float* lanes0, float* lanes1) {     \
-    AddSquares(x, centre, n, width, lanes0, lanes1);                               \
+#define DEFINE_MOMENTS(X)                                                            \
+  FOR_EACH_MACHINE void Values(const X* x, int64_t n, int64_t width, float* lanes) { \
+    AddValues(x, n, width, lanes);                                                   \
+  }                                                                                  \
+  FOR_EACH_MACHINE void Squares(const X* x, const float* centre, int64_t n,          \
+                                int64_t width, float* lanes0, float* lanes1) {       \
+    AddSquares(x, centre, n, width, lanes0, lanes1);                                 \
   }
 DEFINE_MOMENTS(float)
 DEFINE_MOMENTS(uint16_t)
@@ -161,8 +159,8 @@ void Repeat(const float* values, const Cut& cut, float* tile) {
   }
 }
 template <typename G, typename X>
-void ChannelSums(ffi::ThreadPool& pool, const G* g, const X* x, const float* centre, const Cut& cut,
-                 float* sums0, float* sums1) {
+void ChannelSums(ffi::ThreadPool& pool, const G* g, const X* x, const float* centre,
+                 const Cut& cut, float* sums0, float* sums1) {
   const int64_t channels = cut.channels;
   std::vector<float> tile(cut.width);
   Repeat(centre, cut, tile.data());
@@ -203,7 +201,8 @@ void Sum(ffi::ThreadPool& pool, const X* x, const Cut& cut, float* sums) {
 // Each piece gives its mean and its sum of squared distances from it, in a second look
 // at what the cache still holds; they are joined as Chan, Golub and LeVeque (1979) do.
 template <typename X>
-void Moments(ffi::ThreadPool& pool, const X* x, const Cut& cut, float* mean, float* variance) {
+void Moments(ffi::ThreadPool& pool, const X* x, const Cut& cut, float* mean,
+             float* variance) {
   const int64_t channels = cut.channels;
   std::vector<double> parts(2 * channels * cut.pieces);
   ForEachPiece(pool, cut.pieces, [&](int64_t i) {
@@ -281,8 +280,9 @@ ffi::Error SumTarget(ffi::ThreadPool pool, ffi::AnyBuffer x, Vectors sums) {
   return As(x, [&](auto* xs) { Sum(pool, xs, cut, sums->typed_data()); });
 }
 
-ffi::Error SumsTarget(ffi::ThreadPool pool, ffi::AnyBuffer g, ffi::AnyBuffer x, ffi::Buffer<ffi::F32> centre,
-                      Vectors sums0, Vectors sums1, int64_t stacked) {
+ffi::Error SumsTarget(ffi::ThreadPool pool, ffi::AnyBuffer g, ffi::AnyBuffer x,
+                      ffi::Buffer<ffi::F32> centre, Vectors sums0, Vectors sums1,
+                      int64_t stacked) {
   const Shape shape(x.dimensions(), stacked);
   const Cut cut(shape.rows, shape.channels);
   ffi::Error inner;
@@ -298,8 +298,8 @@ ffi::Error SumsTarget(ffi::ThreadPool pool, ffi::AnyBuffer g, ffi::AnyBuffer x, 
   return outer.failure() ? outer : inner;
 }
 
-ffi::Error MomentsTarget(ffi::ThreadPool pool, ffi::AnyBuffer x, Vectors mean, Vectors variance,
-                         int64_t stacked) {
+ffi::Error MomentsTarget(ffi::ThreadPool pool, ffi::AnyBuffer x, Vectors mean,
+                         Vectors variance, int64_t stacked) {
   const Shape shape(x.dimensions(), stacked);
   const Cut cut(shape.rows, shape.channels);
   return As(x, [&](auto* xs) {

@@ -2,9 +2,9 @@
 //
 // Libraries make vectors of channels, and with three or six of them leave most of each
 // vector empty. Here a vector holds one number of each of 16 images: always full, and
-// neighbouring pixels, padding and strides are but addresses. The images are turned into
-// such lanes [rows, columns, channels, 16] some rows at a time, in the cache, and the
-// result is turned back.
+// neighbouring pixels, padding and strides are but addresses. The images are turned
+// into such lanes [rows, columns, channels, 16] some rows at a time, in the cache, and
+// the result is turned back.
 //
 // A thread takes 16 images at a time. What it computes does not depend on which thread
 // it is, and weights' gradients are summed over the images in a fixed order.
@@ -124,8 +124,8 @@ AVX512 void SumLanes(const float* from, int64_t count, float* to) {
   }
 }
 
-// A forward convolution, or the one that an input gradient is, or the one whose weights'
-// gradient is wanted: [height, width, in] -> [rows, columns, out].
+// A forward convolution, or the one that an input gradient is, or the one whose
+// weights' gradient is wanted: [height, width, in] -> [rows, columns, out].
 struct Map {
   int64_t height, width, in, rows, columns, out;
   int64_t kernel_height, kernel_width, stride_h, stride_w, top, left;
@@ -275,16 +275,23 @@ constexpr decltype(&Weights<1>) kWeights[] = {Weights<1>, Weights<2>, Weights<3>
 class Small : public Convolution {
  public:
   explicit Small(const Geometry& g)
-      : g_(g),
-        map_{g.height,        g.width,        g.channels, g.rows,     g.columns,
-             g.outputs,       g.kernel_height, g.kernel_width, g.stride_h, g.stride_w,
-             g.top,           g.left} {
-    // The gradient of each input is a convolution too, of the outputs' gradient with the
-    // kernel turned round.
+      : g_(g), map_{g.height,   g.width,    g.channels,      g.rows,
+                    g.columns,  g.outputs,  g.kernel_height, g.kernel_width,
+                    g.stride_h, g.stride_w, g.top,           g.left} {
+    // The gradient of each input is a convolution too, of the outputs' gradient with
+    // the kernel turned round.
     if (g.direction == kInputGradient) {
-      map_ = {g.rows,           g.columns,       g.outputs,      g.height,
-              g.width,          g.channels,      g.kernel_height, g.kernel_width,
-              1,                1,               g.kernel_height - 1 - g.top,
+      map_ = {g.rows,
+              g.columns,
+              g.outputs,
+              g.height,
+              g.width,
+              g.channels,
+              g.kernel_height,
+              g.kernel_width,
+              1,
+              1,
+              g.kernel_height - 1 - g.top,
               g.kernel_width - 1 - g.left};
     }
     weights_ = map_.taps() * map_.out;
@@ -294,7 +301,8 @@ class Small : public Convolution {
     };
     const bool weights = g.direction == kWeightGradient;
     refuse(!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq") ||
-               !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl"),
+               !__builtin_cpu_supports("avx512bw") ||
+               !__builtin_cpu_supports("avx512vl"),
            "small: a processor without AVX-512");
     refuse(g.operand_bf16 || g.result_bf16, "small: not float32");
     refuse(g.dilation_h > 1 || g.dilation_w > 1, "small: dilated");
@@ -371,7 +379,8 @@ class Small : public Convolution {
     const int64_t by_in = turned ? g_.by_output() : g_.by_input();
     const int64_t by_out = turned ? g_.by_input() : g_.by_output();
     for (int64_t t = 0; t < taps; ++t) {
-      const float* const tap = kernel + (turned ? taps - 1 - t : t) * map_.in * map_.out;
+      const float* const tap =
+          kernel + (turned ? taps - 1 - t : t) * map_.in * map_.out;
       for (int64_t i = 0; i < map_.in; ++i) {
         for (int64_t o = 0; o < map_.out; ++o) *packed++ = tap[i * by_in + o * by_out];
       }
@@ -410,7 +419,8 @@ class Small : public Convolution {
       for (int64_t row = start; row < end; ++row) {
         const int64_t line = row * map_.stride_h;
         const int64_t first = std::max<int64_t>(0, map_.top - line);
-        const int64_t last = std::min(map_.kernel_height, map_.height + map_.top - line);
+        const int64_t last =
+            std::min(map_.kernel_height, map_.height + map_.top - line);
         kRow[map_.widest() - 1]({map_,
                                  lines + (row - start) * map_.stride_h * map_.line(),
                                  weights, first, last, row_lanes});
@@ -444,9 +454,9 @@ class Small : public Convolution {
 
 }  // namespace
 
-// Throws std::invalid_argument where the convolution is none for it: not float32, dilated,
-// an input gradient with strides, more than kMostChannels channels or outputs, or more
-// than kMostBytes of weights' sums or of the lines that a row of outputs sees.
+// Throws std::invalid_argument where the convolution is none for it: not float32,
+// dilated, an input gradient with strides, more than kMostChannels channels or outputs,
+// or more than kMostBytes of weights' sums or of the lines that a row of outputs sees.
 std::unique_ptr<Convolution> MakeSmall(const Geometry& g) {
   return std::make_unique<Small>(g);
 }

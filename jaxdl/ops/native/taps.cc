@@ -116,9 +116,8 @@ class Taps : public Convolution {
             }
             int64_t end = ox + 1;
             while (g_.stride_w == 1 && end < g_.columns && seen(end)) ++end;
-            visit(ky * g_.kernel_width + kx,
-                  iy * g_.width + ox * g_.stride_w + shift, oy * g_.columns + ox,
-                  end - ox);
+            visit(ky * g_.kernel_width + kx, iy * g_.width + ox * g_.stride_w + shift,
+                  oy * g_.columns + ox, end - ox);
             ox = end;
           }
         }
@@ -158,9 +157,7 @@ class Taps : public Convolution {
   }
 
   size_t item() const { return g_.operand_bf16 ? 2 : 4; }
-  size_t image_items() const {
-    return g_.images * g_.height * g_.width * g_.channels;
-  }
+  size_t image_items() const { return g_.images * g_.height * g_.width * g_.channels; }
   size_t map_items() const { return g_.images * g_.rows * g_.columns * g_.outputs; }
   size_t input_items() const {
     return g_.direction == kInputGradient ? 0 : image_items();
