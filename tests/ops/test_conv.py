@@ -32,11 +32,6 @@ drawn = functools.partial(
     settings, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-# Programs that run once.
-quickly_compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
-
 
 def out_sizes(sizes, kernel, strides, padding, dilation):
     return tuple(
@@ -114,7 +109,7 @@ def computed(cases, args):
         [np.asarray(a).transpose(o) for a, o in zip(arrays, orders(case), strict=True)]
         for case, arrays in zip(cases, args, strict=True)
     ]
-    results = quickly_compiled(
+    results = jax.jit(
         lambda laid: [
             with_gradients(case, *arrays)
             for case, arrays in zip(cases, laid, strict=True)
@@ -145,7 +140,7 @@ def rounded(exact, dtype):
     return np.asarray(exact).astype(dtype).astype(float)
 
 
-@drawn(max_examples=25)
+@drawn(max_examples=12)
 @given(cases=st.lists(convolutions(), min_size=8, max_size=8), seed=st.integers(0, 99))
 def test_values_and_gradients_are_those_of_the_definition(engine, whole, cases, seed):
     check_definition(cases, [operands(whole, case, seed) for case in cases])
@@ -180,7 +175,7 @@ def case(
 # Small maps of many channels, where each engine has ways of its own.
 DEEP = [
     case(images, size, channels, outputs, kernel, stride, padding, layout)
-    for images in (1, 3, 40)
+    for images in (3, 40)
     for size, channels, outputs, kernel, stride, padding, layout in [
         (1, 256, 260, 3, 1, (1, 1), NHWC),
         (2, 256, 256, 3, 1, (1, 1), LAYOUTS[1]),
@@ -284,7 +279,7 @@ def anything(draw):
     return tuple(left), tuple(right), params
 
 
-@drawn(max_examples=15)
+@drawn(max_examples=8)
 @given(
     cases=st.lists(anything(), min_size=4, max_size=4),
     dtype=st.sampled_from(["float32", "float32", "bfloat16", "float64"]),
@@ -305,13 +300,13 @@ def test_whatever_its_parameters_it_is_xlas_own(engine, whole, cases, dtype):
         args = [
             (whole(left, dtype), whole(right, dtype, 1)) for left, right, _ in cases
         ]
-        found = quickly_compiled(lambda a: compute(a))(args)
+        found = jax.jit(lambda a: compute(a))(args)
     with ops.using("xla"), jax.enable_x64(True):
         args = [
             (whole(left, "float64"), whole(right, "float64", 1))
             for left, right, _ in cases
         ]
-        exact = quickly_compiled(lambda a: compute(a))(args)
+        exact = jax.jit(lambda a: compute(a))(args)
     for ours, theirs in zip(
         jax.tree.leaves(found), jax.tree.leaves(exact), strict=True
     ):
