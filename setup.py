@@ -35,12 +35,21 @@ class BuildNative(build_ext):
             jaxlib = util.find_spec("jaxlib")
             if jaxlib is None or jaxlib.origin is None:
                 raise CompileError("jaxlib is not installed")
-            header = installed("onednn-devel-cpu-tbb", "dnnl.hpp")
+            headers = (
+                installed("onednn-devel-cpu-tbb", "dnnl.hpp"),
+                installed("tbb-devel", "task_arena.h"),
+            )
             ext.include_dirs += [
                 str(Path(jaxlib.origin).with_name("include")),
-                str(next(p for p in header.parents if p.name == "include")),
+                *(
+                    str(next(p for p in header.parents if p.name == "include"))
+                    for header in headers
+                ),
             ]
-            ext.extra_objects.append(str(installed(ONEDNN, "libdnnl.so.3")))
+            ext.extra_objects += [
+                str(installed(ONEDNN, "libdnnl.so.3")),
+                str(installed("tbb", "libtbb.so.12")),
+            ]
         super().build_extension(ext)
 
 

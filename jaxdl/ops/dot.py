@@ -18,10 +18,8 @@ from jax.interpreters import mlir
 from jaxdl.ops import conv, engine, native
 from jaxdl.ops.geometry import DIRECTIONS, Direction
 
-LEAST_WORK = 2**26
-"""Multiply-adds below which XLA's own product is kept: some 300 us of work. oneDNN is
-faster at smaller ones too, but handing the cores from XLA's threads to its own and back
-then costs more: a step of the MNIST network took 1.25 ms instead of 0.97."""
+LEAST_WORK = 2**17
+"""Multiply-adds below which XLA's own product is kept: a microsecond of work."""
 
 _xla_lowering = functools.partial(_dot_general_lower, platform="cpu")
 
@@ -91,18 +89,14 @@ def _native(
     left: jax.Array,
     right: jax.Array,
 ) -> jax.Array:
-    layout = None
     if product.direction == "forward":
         left = left.reshape(-1, left.shape[-1])
         result = jax.ShapeDtypeStruct((product.images, product.outputs), dtype)
-    else:
-        # JAX writes a weight gradient as (gradient, input) and transposes the product.
-        # Computed as the transposed one and declared column-major, that costs nothing.
-        left, right = right, left
-        result = jax.ShapeDtypeStruct((product.outputs, product.channels), dtype)
-        layout = (1, 0)
-    out = conv.call(geometry, plan, layer, left, right, result, layout)
-    return out.reshape(shape)
+        return conv.call(geometry, plan, layer, left, right, result).reshape(shape)
+    # JAX writes a weight gradient as (gradient, input) and transposes the product. XLA
+    # drops the two transpositions.
+    result = jax.ShapeDtypeStruct((product.channels, product.outputs), dtype)
+    return conv.call(geometry, plan, layer, right, left, result).T
 
 
 def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) -> Any:

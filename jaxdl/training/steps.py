@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxdl.data.batches import Batch
+from jaxdl.training.optim import Optimizer
 from jaxdl.training.state import Totals, TrainState, Variables, zero_totals
 
 Tree = TypeVar("Tree")
@@ -34,7 +34,7 @@ Predict = Callable[[Variables, jax.Array], jax.Array]
 
 def make_train_step(
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     loss: PerExampleLoss,
     preprocess: Preprocess,
     *,
@@ -50,7 +50,7 @@ def make_train_step(
 
     Args:
       model: called as `model(images, train=True)`, returns logits [N, K].
-      optimizer: turns the gradient of the mean loss into an update.
+      optimizer: does the step along the gradient of the mean loss.
       loss: per-example loss.
       preprocess: from stored to float images.
       augment: random change of the float images, driven by key and position.
@@ -134,8 +134,8 @@ def make_train_step(
         gradient, stats, totals = carry
         gradient, totals = over_devices((gradient, totals))
 
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-        variables = {"params": optax.apply_updates(params, updates), **stats}
+        new_params, opt_state = optimizer.step(gradient, state.opt_state, params)
+        variables = {"params": new_params, **stats}
         step = state.step + 1
         bad = ~jnp.isfinite(totals.loss)
         return TrainState(

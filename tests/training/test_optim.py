@@ -52,13 +52,9 @@ def descend(config: OptimConfig, params, gradients):
     optimizer = optim.make_optimizer(config, len(gradients), 2)
     state = optimizer.init(params)
 
-    @jax.jit
-    def step(params, state, gradient):
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
+    step = jax.jit(optimizer.step)
     for gradient in gradients:
-        params, state = step(params, state, gradient)
+        params, state = step(gradient, state, params)
     return params
 
 
@@ -109,6 +105,30 @@ def test_updates_equal_the_loop_in_numpy(decay_all, decoupled, nesterov, clip_no
     found = descend(config, params, gradients)
     wanted = numpy_sgd(config, params, gradients)
     chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
+def test_the_step_is_optax_update_and_apply(momentum, decoupled, clip_norm):
+    config = with_(
+        momentum=momentum,
+        nesterov=True,
+        weight_decay=0.05,
+        decoupled=decoupled,
+        clip_norm=clip_norm,
+        schedule="cosine",
+    )
+    params, gradients = params_and_gradients(3)
+    optimizer = optim.make_optimizer(config, 3, 2)
+    state = optimizer.init(params)
+    wanted, wanted_state = params, state
+    for gradient in gradients:
+        params, state = optimizer.step(gradient, state, params)
+        updates, wanted_state = optimizer.update(gradient, wanted_state, wanted)
+        wanted = optax.apply_updates(wanted, updates)
+    chex.assert_trees_all_equal_structs(state, wanted_state)
+    chex.assert_trees_all_close((params, state), (wanted, wanted_state), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

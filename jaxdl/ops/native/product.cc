@@ -1,71 +1,162 @@
 // Matrix products, as convolutions of single pixels by a 1x1 kernel: whole layers of
 // that kind, and JAX's own products. oneDNN takes the plain matrices as they are.
+//
+// XLA's threads share the work: each computes pieces of the result, in which oneDNN is
+// told that it is alone. Its own threads would come too late for products of some
+// microseconds, and compete with XLA's for the cores.
 
-#include <cstring>
+#include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
 #include "convolution.h"
+#include "tbb/task_arena.h"
 
 namespace jaxdl {
 namespace {
 
 using dnnl::memory;
 
+constexpr int64_t kLeastShared = 1 << 21;  // multiply-adds: some 10 us of one core
+constexpr int64_t kPiece = 1 << 22;
+constexpr int64_t kMostPieces = 32;
+constexpr int64_t kUnit = 16;  // floats in a cache line, which no two pieces share
+
+// Calls `work` with oneDNN on the calling thread alone.
+template <typename Work>
+void Alone(const Work& work) {
+  thread_local tbb::task_arena arena(1);
+  arena.execute(work);
+}
+
+struct Matrix {
+  int64_t by_row, by_column;
+
+  char transposed() const { return by_column == 1 ? 'N' : 'T'; }
+  int64_t leading() const { return by_column == 1 ? by_row : by_column; }
+};
+
 class Product : public Convolution {
  public:
-  explicit Product(const Geometry& g) {
+  explicit Product(const Geometry& g) : bf16_(g.operand_bf16), rounded_(g.result_bf16) {
     if (g.taps() != 1 || g.stride_h != 1 || g.stride_w != 1 || g.top || g.left ||
         g.bottom || g.right) {
       throw std::invalid_argument("not a 1x1 kernel with stride 1");
     }
-    using type = memory::data_type;
-    const type operand = g.operand_bf16 ? type::bf16 : type::f32;
-    const type result = g.result_bf16 ? type::bf16 : type::f32;
     const int64_t m = g.images * g.height * g.width, c = g.channels, o = g.outputs;
-    const int64_t by_input = g.by_input(), by_output = g.by_output();
+    const Matrix kernel{g.by_input(), g.by_output()};
     switch (g.direction) {
       case kForward:
-        a_ = memory::desc({m, c}, operand, memory::dims{c, 1});
-        b_ = memory::desc({c, o}, operand, memory::dims{by_input, by_output});
-        c_ = memory::desc({m, o}, result, memory::dims{o, 1});
+        Set(m, c, o, {c, 1}, kernel);
         break;
       case kInputGradient:
-        a_ = memory::desc({m, o}, operand, memory::dims{o, 1});
-        b_ = memory::desc({o, c}, operand, memory::dims{by_output, by_input});
-        c_ = memory::desc({m, c}, result, memory::dims{c, 1});
+        Set(m, o, c, {o, 1}, {kernel.by_column, kernel.by_row});
         break;
       default:
-        a_ = memory::desc({c, m}, operand, memory::dims{1, c});
-        b_ = memory::desc({m, o}, operand, memory::dims{o, 1});
-        c_ = memory::desc({c, o}, result, memory::dims{by_input, by_output});
+        if (g.swapped) throw std::invalid_argument("a swapped weight gradient");
+        Set(c, m, o, {1, c}, {o, 1});
     }
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);
-    const dnnl::matmul::primitive_desc desc(Cpu(), a_, b_, c_, attributes);
-    scratch_ = desc.scratchpad_desc();
-    implementation_ = desc.impl_info_str();
-    matmul_ = dnnl::matmul(desc);
+    if (!bf16_ && !rounded_) return;
+    Alone([&] {
+      whole_ = Prepare(size_);
+      const int64_t rest = length() % size_;
+      last_ = rest ? Prepare(rest) : whole_;
+    });
   }
 
-  const char* implementation() const override { return implementation_.c_str(); }
-  size_t workspace() const override { return scratch_.get_size() + kAlignment; }
+  const char* implementation() const override {
+    return plain() ? "sgemm" : implementation_.c_str();
+  }
+  size_t workspace() const override { return pieces_ * scratch_ + kAlignment; }
 
-  void Run(Pool&, void* left, void* right, void* result,
+  void Run(Pool& pool, void* left, void* right, void* result,
            void* workspace) const override {
-    dnnl::stream stream(Cpu());
-    const memory scratch(scratch_, Cpu(), Parts(workspace).Take(scratch_.get_size()));
-    matmul_.execute(stream, {{DNNL_ARG_SRC, memory(a_, Cpu(), left)},
-                             {DNNL_ARG_WEIGHTS, memory(b_, Cpu(), right)},
-                             {DNNL_ARG_DST, memory(c_, Cpu(), result)},
-                             {DNNL_ARG_SCRATCHPAD, scratch}});
-    stream.wait();
+    char* const scratch = Parts(workspace).Take(0);
+    std::atomic<bool> failed{false};
+    ForEachPiece(pool, pieces_, [&](int64_t i) {
+      const int64_t at = i * size_, size = std::min(size_, length() - at);
+      const auto *a = static_cast<char*>(left), *b = static_cast<char*>(right);
+      const int64_t apart = by_rows_ ? a_.by_row : b_.by_column;
+      (by_rows_ ? a : b) += at * apart * (bf16_ ? 2 : 4);
+      char* const c =
+          static_cast<char*>(result) + at * (by_rows_ ? n_ : 1) * (rounded_ ? 2 : 4);
+      Alone([&] {
+        const bool done = plain() ? Multiply(size, a, b, c)
+                                  : Execute(at + size < length() ? whole_ : last_, a, b,
+                                            c, scratch + i * scratch_);
+        if (!done) failed = true;
+      });
+    });
+    if (failed) throw std::runtime_error("a product failed");
   }
 
  private:
-  memory::desc a_, b_, c_, scratch_;
-  dnnl::matmul matmul_;
+  bool plain() const { return !bf16_ && !rounded_; }
+  int64_t length() const { return by_rows_ ? m_ : n_; }
+
+  // [m, k] x [k, n]; the longer side of the result is cut, by its size alone.
+  void Set(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b) {
+    m_ = m, k_ = k, n_ = n, a_ = a, b_ = b;
+    by_rows_ = m >= n;
+    const int64_t work = m * k * n;
+    int64_t pieces = work < kLeastShared ? 1 : 2;
+    while (pieces < kMostPieces && work / kPiece >= 2 * pieces) pieces *= 2;
+    size_ = (length() + pieces - 1) / pieces;
+    size_ = (size_ + kUnit - 1) / kUnit * kUnit;
+    pieces_ = (length() + size_ - 1) / size_;
+  }
+
+  bool Multiply(int64_t size, const void* a, const void* b, void* c) const {
+    return dnnl_sgemm(a_.transposed(), b_.transposed(), by_rows_ ? size : m_,
+                      by_rows_ ? n_ : size, k_, 1, static_cast<const float*>(a),
+                      a_.leading(), static_cast<const float*>(b), b_.leading(), 0,
+                      static_cast<float*>(c), n_) == dnnl_success;
+  }
+
+  struct Prepared {
+    memory::desc a, b, c, scratch;
+    dnnl::matmul matmul;
+  };
+
+  Prepared Prepare(int64_t size) {
+    using type = memory::data_type;
+    const type operand = bf16_ ? type::bf16 : type::f32;
+    const int64_t m = by_rows_ ? size : m_, n = by_rows_ ? n_ : size;
+    Prepared p;
+    p.a = memory::desc({m, k_}, operand, memory::dims{a_.by_row, a_.by_column});
+    p.b = memory::desc({k_, n}, operand, memory::dims{b_.by_row, b_.by_column});
+    p.c = memory::desc({m, n}, rounded_ ? type::bf16 : type::f32, memory::dims{n_, 1});
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    attributes.set_fpmath_mode(dnnl::fpmath_mode::strict);
+    const dnnl::matmul::primitive_desc desc(Cpu(), p.a, p.b, p.c, attributes);
+    p.scratch = desc.scratchpad_desc();
+    p.matmul = dnnl::matmul(desc);
+    scratch_ = std::max(scratch_, Aligned(p.scratch.get_size()));
+    implementation_ = desc.impl_info_str();
+    return p;
+  }
+
+  static bool Execute(const Prepared& p, const void* a, const void* b, void* c,
+                      void* scratch) try {
+    dnnl::stream stream(Cpu());
+    p.matmul.execute(stream,
+                     {{DNNL_ARG_SRC, memory(p.a, Cpu(), const_cast<void*>(a))},
+                      {DNNL_ARG_WEIGHTS, memory(p.b, Cpu(), const_cast<void*>(b))},
+                      {DNNL_ARG_DST, memory(p.c, Cpu(), c)},
+                      {DNNL_ARG_SCRATCHPAD, memory(p.scratch, Cpu(), scratch)}});
+    stream.wait();
+    return true;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+
+  bool bf16_, rounded_, by_rows_;
+  int64_t m_, k_, n_, size_, pieces_;
+  Matrix a_, b_;
+  Prepared whole_, last_;
+  size_t scratch_ = 0;
   std::string implementation_;
 };
 

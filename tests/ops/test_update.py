@@ -1,0 +1,89 @@
+"""The step of SGD in one pass against NumPy in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdl.ops import update
+
+SHAPES = [(), (3,), (1, 7, 5), (130, 257)]  # the last is cut into pieces, unevenly
+DECAYS, LATE = (0.0, 0.1, 0.0, 0.3), (0.2, 0.0, 0.0, 0.1)
+
+
+def arrays(seed: int, dtype=np.float32, stack=()):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(*stack, *shape)).astype(dtype) for shape in SHAPES]
+
+
+def by_numpy(parameters, traces, gradients, rate, nesterov):
+    new_parameters, new_traces = [], []
+    for p, t, g, decay, late in zip(
+        parameters, traces, gradients, DECAYS, LATE, strict=True
+    ):
+        p, t, g = (np.asarray(a, np.float64) for a in (p, t, g))
+        slope = g + decay * p
+        moved = 0.9 * t + slope
+        along = slope + 0.9 * moved if nesterov else moved
+        new_parameters.append(p - rate * (along + late * p))
+        new_traces.append(moved)
+    return new_parameters, new_traces
+
+
+def sgd(nesterov: bool):
+    return functools.partial(
+        update.sgd, momentum=0.9, nesterov=nesterov, decays=DECAYS, late_decays=LATE
+    )
+
+
+def close(found, wanted):
+    for group, other in zip(found, wanted, strict=True):
+        for a, b in zip(group, other, strict=True):
+            assert a.dtype == np.float32
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("donated", [(), (0, 1)])
+def test_step_is_numpys(engine, nesterov, donated):
+    args = arrays(0), arrays(1), arrays(2)
+    step = jax.jit(sgd(nesterov), donate_argnums=donated)
+    found = step(*(list(map(jnp.asarray, a)) for a in args), jnp.float32(0.3))
+    close(found, by_numpy(*args, 0.3, nesterov))
+
+
+def test_operands_that_are_still_needed_stay(engine):
+    args = [list(map(jnp.asarray, arrays(i))) for i in range(3)]
+
+    @jax.jit
+    def twice(parameters, traces, gradients):
+        first = sgd(True)(parameters, traces, gradients, 0.3)
+        return first, sgd(True)(parameters, traces, gradients, 0.1)
+
+    for found, rate in zip(twice(*args), (0.3, 0.1), strict=True):
+        close(found, by_numpy(*args, rate, True))
+
+
+def test_vmap_over_runs_with_rates_of_their_own(engine):
+    args = [arrays(i, stack=(2,)) for i in range(3)]
+    rates = np.float32([0.3, 0.1])
+    found = jax.jit(jax.vmap(sgd(True)))(*args, rates)
+    for run, rate in enumerate(rates):
+        one = [[a[run] for a in group] for group in args]
+        close([[a[run] for a in group] for group in found], by_numpy(*one, rate, True))
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r"shapes \(2,\), \(3,\), \(2,\) differ"):
+        update.sgd(
+            [jnp.ones(2)],
+            [jnp.ones(3)],
+            [jnp.ones(2)],
+            0.1,
+            momentum=0.9,
+            nesterov=True,
+            decays=[0.0],
+            late_decays=[0.0],
+        )
