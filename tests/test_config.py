@@ -13,7 +13,7 @@ from jaxdl import config as settings
 from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.errors import InputError
 
-FREE = {"resume", "name", "out", "raw_dir", "cache_dir"}
+FREE = {"resume", "name", "out", "raw_dir", "cache_dir", "profile"}
 
 folders = st.text("abc/. ", min_size=1, max_size=8).map(Path)
 texts = st.text(max_size=8)
