@@ -209,18 +209,18 @@ def _in_fast_layout(
     """The same convolution in the layout that XLA is fast in, between transpositions.
 
     XLA brings others to it at a program's top level only, and not in loops. Negative
-    padding, as gradients have where the padding exceeds the kernel, is cut off first:
+    padding, as gradients have where the padding exceeds the kernel, is applied first:
     jaxlib 0.10.2 computes wrong numbers with it.
     """
     batch, channels, *space = dimension_numbers.lhs_spec
     if min(itertools.chain((0,), *padding)) < 0:
-        cuts = [(0, 0, 0)] * images.ndim
+        pads = [(0, 0, 0)] * images.ndim
         for axis, (low, high), dilation in zip(
             space, padding, lhs_dilation, strict=True
         ):
-            cuts[axis] = (min(low, 0), min(high, 0), dilation - 1)
-        images = lax.pad(images, jnp.zeros((), images.dtype), cuts)
-        padding = tuple((max(low, 0), max(high, 0)) for low, high in padding)
+            pads[axis] = (low, high, dilation - 1)
+        images = lax.pad(images, jnp.zeros((), images.dtype), pads)
+        padding = ((0, 0),) * len(padding)
         lhs_dilation = (1,) * len(lhs_dilation)
     images = lax.transpose(images, (batch, *space, channels))
     outputs, inputs, *space = dimension_numbers.rhs_spec
