@@ -48,7 +48,11 @@ def algorithms(conv: Convolution) -> list[str]:
     """
     pixels = conv.result[0] * conv.result[1]
     weights = conv.channels * conv.outputs
-    if conv.kernel == conv.strides == (1, 1) and conv.size == conv.result:
+    if (
+        conv.kernel == conv.strides == (1, 1)
+        and conv.size == conv.result
+        and min(conv.channels, conv.outputs) > 1  # else its matrices are vectors
+    ):
         return ["product", "direct"]
     if _is_partly_blind(conv):
         return ["taps"]

@@ -70,7 +70,7 @@ def recognise(
     (left_axis,), (right_axis,) = left_axes, right_axes
     depth = left.shape[left_axis]
     rows, columns = left.size // max(depth, 1), right.shape[1 - right_axis]
-    if rows * columns * depth < LEAST_WORK or min(rows, columns) < 2:
+    if rows * columns * depth < LEAST_WORK or min(rows, columns, depth) < 2:
         return None
     if left_axis == left.ndim - 1:
         return Product("forward", rows, depth, columns, swapped=right_axis == 1)

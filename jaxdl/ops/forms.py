@@ -266,17 +266,16 @@ def _xla(
 ) -> jax.Array:
     """XLA's own convolution, in the layout that it is fast in.
 
-    Negative padding is cut off before: XLA's convolutions may read beyond the images.
+    Negative padding is applied before: XLA's convolutions may read beyond the images.
     """
     if min(itertools.chain(*pads)) < 0:
-        cuts = [
-            (min(low, 0), min(high, 0), dilation - 1)
-            for (low, high), dilation in zip(pads, images_dilation, strict=True)
-        ]
+        spread = (
+            (*pair, dilation - 1)
+            for pair, dilation in zip(pads, images_dilation, strict=True)
+        )
         zero = jnp.zeros((), images.dtype)
-        images = lax.pad(images, zero, ((0, 0, 0), *cuts, (0, 0, 0)))
-        pads = tuple((max(low, 0), max(high, 0)) for low, high in pads)
-        images_dilation = (1, 1)
+        images = lax.pad(images, zero, ((0, 0, 0), *spread, (0, 0, 0)))
+        pads, images_dilation = ((0, 0), (0, 0)), (1, 1)
     return _xla_p.bind(
         images,
         kernel,

@@ -140,9 +140,22 @@ def rounded(exact, dtype):
     return np.asarray(exact).astype(dtype).astype(float)
 
 
-@drawn(max_examples=12)
-@given(cases=st.lists(convolutions(), min_size=8, max_size=8), seed=st.integers(0, 99))
+# A list is one program, for the sake of time.
+many_convolutions = given(
+    cases=st.lists(convolutions(), min_size=8, max_size=8), seed=st.integers(0, 99)
+)
+
+
+@drawn(max_examples=7)
+@many_convolutions
 def test_values_and_gradients_are_those_of_the_definition(engine, whole, cases, seed):
+    check_definition(cases, [operands(whole, case, seed) for case in cases])
+
+
+@pytest.mark.long
+@drawn(max_examples=60)
+@many_convolutions
+def test_they_are_for_hundreds_of_shapes(engine, whole, cases, seed):
     check_definition(cases, [operands(whole, case, seed) for case in cases])
 
 
@@ -174,8 +187,8 @@ def case(
 
 # Small maps of many channels, where each engine has ways of its own.
 DEEP = [
-    case(images, size, channels, outputs, kernel, stride, padding, layout)
-    for images in (3, 40)
+    case(images, size, channels, outputs, kernel, stride, padding, layout, dtype)
+    for images, dtype in ((3, "float32"), (40, "bfloat16"))
     for size, channels, outputs, kernel, stride, padding, layout in [
         (1, 256, 260, 3, 1, (1, 1), NHWC),
         (2, 256, 256, 3, 1, (1, 1), LAYOUTS[1]),
@@ -192,26 +205,55 @@ DEEP = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    "chosen",
-    DEEP,
-    ids=lambda c: "-".join(
-        map(
-            str,
-            [
-                c["images"],
-                c["sizes"][0],
-                c["channels"],
-                c["kernel"][0],
-                c["strides"][0],
-            ],
-        )
-    ),
-)
-def test_small_maps_of_many_channels(engine, whole, chosen, dtype):
-    chosen = {**chosen, "dtype": dtype}
+def name_of(chosen):
+    names = "images", "sizes", "channels", "kernel", "strides", "dtype"
+    return "-".join(str(chosen[name]) for name in names)
+
+
+@pytest.mark.parametrize("chosen", DEEP, ids=name_of)
+def test_small_maps_of_many_channels(engine, whole, chosen):
     check_definition([chosen], [operands(whole, chosen)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_channel_or_one_output(engine, whole, dtype):
+    """Where the strides of a matrix do not tell its rows from its columns."""
+    cases = [
+        case(3, 5, channels, outputs, 1, 1, (0, 0), layout, dtype)
+        for channels, outputs in ((1, 1), (1, 20), (20, 1))
+        for layout in LAYOUTS[:2]
+    ]
+    check_definition(cases, [operands(whole, case) for case in cases])
+
+
+# Of (height, kernel, stride, dilation, padding).
+BLIND = [
+    (1, 3, 2, 2, (1, 3)),  # oneDNN 3.2 dies of it, in bfloat16 with AMX
+    (2, 4, 2, 3, (1, 8)),  # and of this
+    (1, 1, 3, 1, (2, 0)),  # the gradient has more negative padding than rows
+    (2, 1, 3, 1, (2, -1)),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2], ids=["NHWC", "NCHW"])
+@pytest.mark.parametrize("rows", BLIND, ids=str)
+def test_rows_that_see_nothing_but_padding(engine, whole, rows, layout):
+    cases = [
+        {
+            "images": 2,
+            "sizes": (rows[0], 6),
+            "channels": 40,
+            "outputs": 5,
+            "kernel": (rows[1], 3),
+            "strides": (rows[2], 1),
+            "padding": (rows[4], (1, 2)),
+            "dilation": (rows[3], 2),
+            "layout": layout,
+            "dtype": dtype,
+        }
+        for dtype in ("float32", "bfloat16")
+    ]
+    check_definition(cases, [operands(whole, case) for case in cases])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -279,12 +321,26 @@ def anything(draw):
     return tuple(left), tuple(right), params
 
 
-@drawn(max_examples=8)
-@given(
+any_parameters = given(
     cases=st.lists(anything(), min_size=4, max_size=4),
     dtype=st.sampled_from(["float32", "float32", "bfloat16", "float64"]),
 )
+
+
+@drawn(max_examples=5)
+@any_parameters
 def test_whatever_its_parameters_it_is_xlas_own(engine, whole, cases, dtype):
+    check_xla(whole, cases, dtype)
+
+
+@pytest.mark.long
+@drawn(max_examples=40)
+@any_parameters
+def test_it_is_for_hundreds_of_parameters(engine, whole, cases, dtype):
+    check_xla(whole, cases, dtype)
+
+
+def check_xla(whole, cases, dtype):
     """Groups, one or three dimensions, dilated images ...: ours, or left alone."""
 
     def compute(args):
@@ -480,7 +536,7 @@ def test_vmap(engine, normal, over, axis):
     assert_close(found, expected)
 
 
-def test_batch_of_one_gradient_per_example(engine, normal):
+def test_a_gradient_for_each_example(engine, normal):
     """A kernel's gradient for each image: `vmap` writes it as a grouped convolution."""
     kernels, images = example(normal)
 
