@@ -103,10 +103,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
       InputError: the folder is read-only, the disk is full ...
     """
-    _write_whole(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file beside its place, to the disk, and renames it there."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -158,7 +158,7 @@ def rewind_metrics(directory: Path, step: int) -> list[dict[str, Any]]:
     """Drops the lines after `step`, which a resumed run writes again."""
     entries = [entry for entry in read_metrics(directory) if entry["step"] <= step]
     path = directory / "metrics.jsonl"
-    _write_whole(path, "".join(json.dumps(entry) + "\n" for entry in entries))
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
     return entries
 
 

@@ -1,0 +1,95 @@
+"""A report to hand out: Markdown with figures, and the same as one HTML file.
+
+The HTML file carries its figures and styles within, so it can be mailed or put on a
+server as it is. Both are in the folder of the study, beside the figures.
+"""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from matplotlib.figure import Figure
+
+from jaxdl import plots, runs
+from jaxdl.errors import InputError
+
+_STYLE = """
+body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
+  font-family: system-ui, sans-serif; color: #222; }
+img { max-width: 100%; } code { background: #f3f3f3; padding: 0 0.2em; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #ddd; padding: 0.3em 0.7em; vertical-align: top; }
+"""
+
+
+def write(folder: Path, text: str, figures: Mapping[str, Figure]) -> Path:
+    """Writes `report.md`, `report.html` and `figures/<name>.png`; each whole or not.
+
+    Args:
+      folder: made where it is missing. Reports that are there are replaced.
+      text: Markdown (CommonMark, with tables) that begins with "# title" and shows a
+        figure as `![what it shows](figures/<name>.png)`.
+      figures: by name.
+
+    Returns:
+      The path of the HTML file.
+
+    Raises:
+      InputError: the folder or a file cannot be written.
+    """
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another "
+            f"with --out"
+        ) from error
+    for name, figure in figures.items():
+        plots.save(figure, folder / "figures" / f"{name}.png")
+    runs.write_text(folder / "report.md", text)
+    runs.write_text(folder / "report.html", _page(text, folder))
+    return folder / "report.html"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table. A "|" in a cell is escaped; a None is an empty cell."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def provenance(command: str, data: str, seconds: float) -> str:
+    """The sentence that says how, on what and from which data figures have come."""
+    versions = runs.versions()
+    return (
+        f"Computed by `{command}` in {seconds:.0f} s on {runs.device_name()}; "
+        f"Python {versions['python']}, jax {versions['jax']}, jaxdl "
+        f"{versions['jaxdl']}. Data: {data}."
+    )
+
+
+def _page(text: str, folder: Path) -> str:
+    markdown = MarkdownIt().enable("table")
+    tokens = markdown.parse(text)
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "image":
+                _embed(child, folder)
+    title = text.partition("\n")[0].lstrip("# ")
+    body = markdown.renderer.render(tokens, markdown.options, {})
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n{body}</html>\n"
+    )
+
+
+def _embed(image: Token, folder: Path) -> None:
+    source = folder / str(image.attrs["src"])
+    encoded = base64.b64encode(source.read_bytes()).decode()
+    image.attrs["src"] = f"data:image/png;base64,{encoded}"
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
