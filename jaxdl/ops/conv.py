@@ -48,11 +48,7 @@ def algorithms(conv: Convolution) -> list[str]:
     """
     pixels = conv.result[0] * conv.result[1]
     weights = conv.channels * conv.outputs
-    if (
-        conv.kernel == conv.strides == (1, 1)
-        and conv.size == conv.result
-        and min(conv.channels, conv.outputs) > 1  # else its matrices are vectors
-    ):
+    if conv.kernel == conv.strides == (1, 1) and conv.size == conv.result:
         return ["product", "direct"]
     if _is_partly_blind(conv):
         return ["taps"]
@@ -151,7 +147,6 @@ def call(
     left: jax.Array,
     right: jax.Array,
     result: jax.ShapeDtypeStruct,
-    layout: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """Calls the native engine.
 
@@ -162,12 +157,9 @@ def call(
       left: first operand, row-major.
       right: second operand, row-major.
       result: shape and dtype of the result.
-      layout: its axes, the slowest first; row-major without it.
     """
     workspace = jax.ShapeDtypeStruct((plan.workspace,), jnp.uint8)
-    compute = jax.ffi.ffi_call(
-        "jaxdl_conv", (result, workspace), output_layouts=(layout, None)
-    )
+    compute = jax.ffi.ffi_call("jaxdl_conv", (result, workspace))
     out, _ = compute(left, right, geometry=np.array(geometry, np.int64), layer=layer)
     return out
 

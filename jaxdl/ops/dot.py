@@ -5,7 +5,7 @@ a plain product of two matrices, large enough for a call to pay.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ from jax._src.lax.lax import _dot_general_lower
 from jax.interpreters import mlir
 
 from jaxdl.ops import conv, engine, native
-from jaxdl.ops.geometry import DIRECTIONS, Direction
+from jaxdl.ops.geometry import Convolution
 
 LEAST_WORK = 2**17
 """Multiply-adds below which XLA's own product is kept: a microsecond of work."""
+
+_IN_PLACE = (0, 1, 2, 3)
 
 _xla_lowering = functools.partial(_dot_general_lower, platform="cpu")
 
@@ -35,20 +37,13 @@ def disable() -> None:
     mlir.register_lowering(lax.dot_general_p, _xla_lowering, platform="cpu")
 
 
-class Product(NamedTuple):
-    """A matrix product, as a convolution of `images` pixels by a 1x1 kernel."""
-
-    direction: Direction
-    images: int
-    channels: int
-    outputs: int
-    swapped: bool
-
-
 def recognise(
     left: Any, right: Any, result: Any, params: dict[str, Any]
-) -> Product | None:
+) -> Convolution | None:
     """Reads a `lax.dot_general`; None for what oneDNN does not take as it is.
+
+    A product is a convolution of single pixels, as many as there are rows, by a 1x1
+    kernel.
 
     Args:
       left: abstract first operand.
@@ -72,15 +67,40 @@ def recognise(
     rows, columns = left.size // max(depth, 1), right.shape[1 - right_axis]
     if rows * columns * depth < LEAST_WORK or min(rows, columns, depth) < 2:
         return None
+    pixels = functools.partial(
+        Convolution,
+        size=(1, 1),
+        kernel=(1, 1),
+        result=(1, 1),
+        strides=(1, 1),
+        dilation=(1, 1),
+        padding=((0, 0), (0, 0)),
+        left=_IN_PLACE,
+        out=_IN_PLACE,
+        dtype=left.dtype,
+        result_dtype=result.dtype,
+    )
     if left_axis == left.ndim - 1:
-        return Product("forward", rows, depth, columns, swapped=right_axis == 1)
+        return pixels(
+            "forward",
+            images=rows,
+            channels=depth,
+            outputs=columns,
+            right=(0, 1, 3, 2) if right_axis == 1 else _IN_PLACE,
+        )
     if left_axis == 0 and left.ndim == 2 and right_axis == 0:
-        return Product("weight gradient", depth, columns, rows, swapped=False)
+        return pixels(
+            "weight gradient",
+            images=depth,
+            channels=columns,
+            outputs=rows,
+            right=_IN_PLACE,
+        )
     return None
 
 
 def _native(
-    product: Product,
+    product: Convolution,
     geometry: native.Geometry,
     plan: native.Plan,
     layer: str,
@@ -104,41 +124,15 @@ def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) 
     a: Any
     a, b = ctx.avals_in
     product = recognise(a, b, result, params)
-    if product is None or engine.for_lowering(ctx) != "native":
-        return _xla_lowering(ctx, left, right, **params)
-    bf16 = [aval.dtype == jnp.bfloat16 for aval in (a, result)]
-    geometry = native.Geometry(
-        algorithm=native.ALGORITHMS.index("product"),
-        direction=DIRECTIONS.index(product.direction),
-        operand_bf16=bf16[0],
-        result_bf16=bf16[1],
-        images=product.images,
-        height=1,
-        width=1,
-        channels=product.channels,
-        rows=1,
-        columns=1,
-        outputs=product.outputs,
-        kernel_height=1,
-        kernel_width=1,
-        stride_h=1,
-        stride_w=1,
-        dilation_h=1,
-        dilation_w=1,
-        top=0,
-        bottom=0,
-        left=0,
-        right=0,
-        swapped=product.swapped,
-    )
-    plan = native.plan(geometry)
-    if isinstance(plan, str):
+    planned = None
+    if product is not None and engine.for_lowering(ctx) == "native":
+        planned = conv.planned(product)
+    if product is None or planned is None:
         return _xla_lowering(ctx, left, right, **params)
     compute = functools.partial(
         _native,
         product,
-        geometry,
-        plan,
+        *planned,
         str(ctx.name_stack),
         result.shape,
         result.dtype,

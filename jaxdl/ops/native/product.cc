@@ -34,7 +34,10 @@ struct Matrix {
   int64_t by_row, by_column;
 
   char transposed() const { return by_column == 1 ? 'N' : 'T'; }
-  int64_t leading() const { return by_column == 1 ? by_row : by_column; }
+  // Of a matrix with one row, or one column, both strides may be 1.
+  int64_t leading(int64_t rows, int64_t columns) const {
+    return by_column == 1 ? std::max(by_row, columns) : std::max(by_column, rows);
+  }
 };
 
 class Product : public Convolution {
@@ -108,9 +111,10 @@ class Product : public Convolution {
   }
 
   bool Multiply(int64_t size, const void* a, const void* b, void* c) const {
-    return dnnl_sgemm(a_.transposed(), b_.transposed(), by_rows_ ? size : m_,
-                      by_rows_ ? n_ : size, k_, 1, static_cast<const float*>(a),
-                      a_.leading(), static_cast<const float*>(b), b_.leading(), 0,
+    const int64_t m = by_rows_ ? size : m_, n = by_rows_ ? n_ : size;
+    return dnnl_sgemm(a_.transposed(), b_.transposed(), m, n, k_, 1,
+                      static_cast<const float*>(a), a_.leading(m, k_),
+                      static_cast<const float*>(b), b_.leading(k_, n), 0,
                       static_cast<float*>(c), n_) == dnnl_success;
   }
 
