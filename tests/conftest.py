@@ -1,6 +1,10 @@
-"""Set up before any test module is imported: eight CPU devices, and the cure."""
+"""Set up before any test module: eight CPU devices, SIGINT, and the cure."""
 
 import os
+import signal
+
+# What starts in the background (nohup, a job of a script) may ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
