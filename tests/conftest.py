@@ -3,10 +3,10 @@
 import os
 import signal
 
-# What starts in the background (nohup, a job of a script) may ignore SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 import jaxdl  # noqa: F401  (arms the cure before JAX starts)
+
+# What starts in the background (nohup, a job of a script) may ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
