@@ -21,7 +21,7 @@ from jax import lax
 from jax._src.lax.convolution import _conv_general_dilated_lower as _xla_lowering
 from jax.interpreters import mlir
 
-from jaxdl.ops import engine, forms, native
+from jaxdl.ops import engine, forms, native, taps
 from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
 
 
@@ -79,6 +79,21 @@ def _is_partly_blind(conv: Convolution) -> bool:
             strict=True,
         )
         for y in range(r)
+    )
+
+
+def is_one_product(conv: Convolution) -> bool:
+    """Whether to lay the windows side by side for a single product ("im2col").
+
+    Where there are few of them, the time is that of reading the weights, which oneDNN's
+    convolutions do twice, to pack them first.
+    """
+    rows = conv.images * conv.result[0] * conv.result[1]
+    return (
+        conv.direction == "forward"
+        and conv.kernel != (1, 1)
+        and conv.images <= 2
+        and conv.images < rows <= 64
     )
 
 
@@ -181,6 +196,12 @@ def _native(
     return _as_asked(conv, call(geometry, plan, layer, left, right, result))
 
 
+def _one_product(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
+    left, right = left.transpose(conv.left), right.transpose(conv.right)
+    result = taps.forward_by_windows(conv, left, right)
+    return _as_asked(conv, result.astype(conv.result_dtype))
+
+
 def _pure(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
     if conv.direction == "input gradient":
         right = lax.rev(right, conv.right[:2])
@@ -259,7 +280,9 @@ def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) 
     conv = recognise(images, kernel, ctx.avals_out[0], params)
     if chosen == "xla":
         return _xla_lowering(ctx, left, right, **params)
-    if chosen == "native" and conv is not None and (found := planned(conv)):
+    if chosen == "native" and conv is not None and is_one_product(conv):
+        compute = functools.partial(_one_product, conv)
+    elif chosen == "native" and conv is not None and (found := planned(conv)):
         compute = functools.partial(_native, conv, *found, str(ctx.name_stack))
     elif conv is not None:
         compute = functools.partial(_pure, conv)

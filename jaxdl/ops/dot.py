@@ -21,6 +21,9 @@ from jaxdl.ops.geometry import Convolution
 LEAST_WORK = 2**17
 """Multiply-adds below which XLA's own product is kept: a microsecond of work."""
 
+LEAST_WORK_OF_VECTOR = 2**20
+"""The same for a vector and a matrix, which XLA does not spread over the cores."""
+
 _IN_PLACE = (0, 1, 2, 3)
 
 _xla_lowering = functools.partial(_dot_general_lower, platform="cpu")
@@ -65,7 +68,8 @@ def recognise(
     (left_axis,), (right_axis,) = left_axes, right_axes
     depth = left.shape[left_axis]
     rows, columns = left.size // max(depth, 1), right.shape[1 - right_axis]
-    if rows * columns * depth < LEAST_WORK or min(rows, columns, depth) < 2:
+    least = LEAST_WORK if rows > 1 else LEAST_WORK_OF_VECTOR
+    if rows * columns * depth < least or min(columns, depth) < 2:
         return None
     pixels = functools.partial(
         Convolution,

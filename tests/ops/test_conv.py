@@ -215,6 +215,17 @@ def test_small_maps_of_many_channels(engine, whole, chosen):
     check_definition([chosen], [operands(whole, chosen)])
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_few_windows(engine, whole, images):
+    """Those of an image or two, which become the rows of one product."""
+    cases = [
+        case(images, 5, 6, 7, 3, 1, (1, 1)),
+        case(images, 7, 3, 20, 2, 2, (0, 3), LAYOUTS[1], dilation=2),
+        case(images, 4, 40, 30, 3, 1, (2, -1), LAYOUTS[2], "bfloat16"),
+    ]
+    check_definition(cases, [operands(whole, case) for case in cases])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_one_channel_or_one_output(engine, whole, dtype):
     """Where the strides of a matrix do not tell its rows from its columns."""
@@ -240,7 +251,7 @@ BLIND = [
 def test_rows_that_see_nothing_but_padding(engine, whole, rows, layout):
     cases = [
         {
-            "images": 2,
+            "images": 3,
             "sizes": (rows[0], 6),
             "channels": 40,
             "outputs": 5,
