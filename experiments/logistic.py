@@ -8,7 +8,7 @@ Puts the four reasons that are usually given to the test: better probabilities, 
 optimisation, a single best answer, robustness to imbalance.
 
 Real tables (breast cancer, digits, a part of MNIST, all embedded) and generated data.
-Every comparison is over seeds, with an interval, and ends in a verdict by a stated rule.
+Every comparison is over seeds, with an interval; a stated rule makes the verdict.
 
 Takes about two minutes on two cores, without a network, and leaves report.html,
 report.md, figures/ and result.json in checkpoints/logistic/<name>/.
@@ -55,7 +55,8 @@ def folder(config: Config) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot make the folder {path}: {error.strerror}; choose another with --out"
+            f"cannot make the folder {path}: {error.strerror}; choose another "
+            f"with --out"
         ) from error
     return path
 
@@ -79,7 +80,7 @@ def main() -> None:
             logistic_paths.uniqueness(config.seeds),
             logistic_fits.imbalance(config.seeds),
         ]
-        claims = logistic_report.judged(evidence)
+        claims = logistic_report.claims(evidence)
         page = logistic_report.write(
             path, claims, config.seeds, time.perf_counter() - began
         )

@@ -71,7 +71,9 @@ def three_or_eight() -> tuple[np.ndarray, np.ndarray]:
 
 def mnist_eights() -> tuple[np.ndarray, np.ndarray]:
     """The embedded part of MNIST, averaged to 4x4: the eights, and all other digits."""
-    images, labels = map(np.concatenate, zip(*sources.mnist_embedded(), strict=True))
+    parts = sources.mnist_embedded()
+    images = np.concatenate([part[0] for part in parts])
+    labels = np.concatenate([part[1] for part in parts])
     pooled = (
         (images / 255).reshape(-1, 4, 7, 4, 7).mean((2, 4)).reshape(len(labels), 16)
     )
@@ -243,9 +245,9 @@ def standardised(
     mean = train.features.mean(1, keepdims=True)
     spread = train.features.std(1, keepdims=True)
     spread[spread == 0] = 1  # a pixel that is blank in all of these
-    parts = [
-        Part((part.features - mean) / spread, part.labels)
-        for part in (train, validation, test)
-    ]
+
+    def scaled(part: Part) -> Part:
+        return Part((part.features - mean) / spread, part.labels)
+
     overlap = 0.0 if fresh else test.labels.shape[1] / train.labels.shape[1]
-    return Study(name, *parts, truth=truth, overlap=overlap)
+    return Study(name, scaled(train), scaled(validation), scaled(test), truth, overlap)

@@ -29,8 +29,11 @@ SIZES = (50, 100, 200, 400, 800, 1600)
 RATIOS = (1, 10, 100, 1000)
 """Common examples for each rare one."""
 MATTERS = {"calibration error": 0.005, "Brier score": 0.001, "log loss": 0.005}
+RELATIVE = float(np.log2(1.1))
+"""Distances to the truth are compared relatively, since with many examples all go to 0.
+They fall like 1/N, so a tenth is a tenth more examples."""
 IMBALANCE_MATTERS = {
-    "balanced accuracy": 0.01,
+    "balanced accuracy, threshold 1/2": 0.01,
     "balanced accuracy, class weights": 0.01,
     "balanced accuracy, threshold moved": 0.01,
     "AUC": 0.005,
@@ -57,11 +60,11 @@ def probability(seeds: int) -> Evidence:
             }
             if size:
                 growth[size] = {
-                    loss: np.array([s["log loss"] for s in scores[loss]])
-                    for loss in LOSSES
+                    loss: np.array([s["KL divergence from the truth"] for s in of_loss])
+                    for loss, of_loss in scores.items()
                 }
-            if size in (None, SIZES[1], SIZES[-1]):
-                name = study.name + (f", {size} examples" if size else "")
+            if size in (None, SIZES[0], SIZES[-1]):
+                name = study.name + (f", {size:,} examples" if size else "")
                 predicted[name] = (found, study)
                 comparisons += _compared(study, name, scores)
     return Evidence(comparisons, {"predicted": predicted, "growth": growth})
@@ -70,23 +73,33 @@ def probability(seeds: int) -> Evidence:
 def _compared(
     study: Study, name: str, scores: Mapping[Loss, Sequence[Mapping[str, float]]]
 ) -> list[Comparison]:
-    return [
-        Comparison(
-            name,
-            measure,
-            *(np.array([s[measure] for s in scores[loss]]) for loss in LOSSES),
-            matters=matters,
-            overlap=study.overlap,
+    comparisons = []
+    for measure in scores["mse"][0]:
+        relative = measure not in MATTERS
+        values = {
+            loss: np.array([s[measure] for s in of_loss])
+            for loss, of_loss in scores.items()
+        }
+        if relative:
+            values = {loss: np.log2(value) for loss, value in values.items()}
+        comparisons.append(
+            Comparison(
+                name,
+                measure,
+                values,
+                matters=RELATIVE if relative else MATTERS[measure],
+                overlap=study.overlap,
+                ratio=relative,
+            )
         )
-        for measure, matters in MATTERS.items()
-    ]
+    return comparisons
 
 
 def _scores(study: Study, seed: int, z: np.ndarray) -> dict[str, float]:
-    """Of the logits [N]; against the true probabilities where they are known.
+    """Of the logits [N], against the labels or, where it is known, against P(1|x).
 
-    There, the Brier score is what it is above that of the truth, the squared distance,
-    and the log loss likewise, the Kullback-Leibler divergence.
+    What the Brier score and the log loss are above those of the truth is the squared
+    distance and the Kullback-Leibler divergence from it.
     """
     q = expit(z)
     if study.truth is None:
@@ -97,10 +110,11 @@ def _scores(study: Study, seed: int, z: np.ndarray) -> dict[str, float]:
             "log loss": float(metrics.log_loss(y, q)),
         }
     p = study.truth[seed]
+    divergence = np.logaddexp(0, z) - p * z - entr(p) - entr(1 - p)
     return {
         "calibration error": calibration.expected_calibration_error(p, q),
-        "Brier score": float(np.mean((p - q) ** 2)),
-        "log loss": float(np.mean(np.logaddexp(0, z) - p * z - entr(p) - entr(1 - p))),
+        "squared distance from the truth": float(np.mean((p - q) ** 2)),
+        "KL divergence from the truth": float(np.mean(divergence)),
     }
 
 
@@ -168,7 +182,9 @@ def _optima(
 
         def optimum(l2: jax.Array) -> Linear:
             start = logistic.zeros(x)
-            return logistic.newton(loss, start, x, y, l2=l2, weights=w).model
+            return logistic.newton(
+                loss, start, x, y, l2=l2, weights=w, iterations=50, tolerance=1e-8
+            ).model
 
         return jax.vmap(optimum)(penalties)
 
@@ -196,7 +212,7 @@ def imbalance(seeds: int) -> Evidence:
                 Comparison(
                     f"{name}, 1:{ratio}",
                     measure,
-                    *(scores[loss][measure] for loss in LOSSES),
+                    {loss: scores[loss][measure] for loss in LOSSES},
                     matters=matters,
                     higher_is_better=True,
                     overlap=study.overlap,
@@ -222,8 +238,10 @@ def _imbalance_scores(loss: Loss, study: Study, ratio: int) -> dict[str, np.ndar
         ):
             w = _reweighted(y, 1 / (1 + ratio))
             scores = {
-                "balanced accuracy": metrics.balanced_accuracy_score(y, z > 0),
-                "minority recall": metrics.recall_score(y, z > 0),
+                "balanced accuracy, threshold 1/2": metrics.balanced_accuracy_score(
+                    y, z > 0
+                ),
+                "minority recall, threshold 1/2": metrics.recall_score(y, z > 0),
                 "AUC": metrics.roc_auc_score(y, z),
                 "PR-AUC": metrics.average_precision_score(y, z, sample_weight=w),
             }
@@ -236,7 +254,8 @@ def _imbalance_scores(loss: Loss, study: Study, ratio: int) -> dict[str, np.ndar
                     "minority recall, threshold moved": metrics.recall_score(y, moved),
                 }
             for measure, score in scores.items():
-                found.setdefault(measure + suffix, []).append(float(score))
+                name = measure.removesuffix(", threshold 1/2") if suffix else measure
+                found.setdefault(name + suffix, []).append(float(score))
     return {measure: np.array(scores) for measure, scores in found.items()}
 
 

@@ -15,7 +15,7 @@ from scipy.special import expit
 from experiments import logistic_data as data
 from experiments.logistic_data import Part, Study
 from experiments.verdicts import LOSSES, Comparison, Evidence, progress
-from jaxdl import logistic
+from jaxdl import logistic, separation
 from jaxdl.config import Loss
 from jaxdl.logistic import Linear
 
@@ -35,6 +35,7 @@ FASTER = float(np.log2(1.25))
 """A quarter more steps is the smallest difference that matters."""
 
 START_COUNT = 16
+ENDS = ("best", "minimum", "plateau")
 DESCENT = 2**15
 """Steps of gradient descent on separable data."""
 
@@ -57,12 +58,14 @@ def optimisation(seeds: int) -> Evidence:
                     Comparison(
                         study.name,
                         f"steps to {measure}, {start}",
-                        *(
-                            np.log2(1 + steps(race[loss], start, measure))
+                        {
+                            loss: np.log2(
+                                np.maximum(steps(race[loss], start, measure), 1)
+                            )
                             for loss in LOSSES
-                        ),
+                        },
                         matters=FASTER,
-                        steps=True,
+                        ratio=True,
                     )
                 )
     return Evidence(comparisons, {"races": races, "slopes": slopes()})
@@ -133,8 +136,8 @@ def steps(race: Mapping[str, np.ndarray], start: str, measure: str) -> np.ndarra
 def rate(race: Mapping[str, np.ndarray], start: str, measure: str) -> int:
     """The index of the rate with the fewest steps (geometric mean, tuning seeds)."""
     tried_from = STARTS.index("zero" if start == CARRIED else start)
-    steps = race[measure][tried_from, :, :TUNING_SEEDS]
-    return int(np.log(1 + steps).mean(-1).argmin())
+    tuning = race[measure][tried_from, :, :TUNING_SEEDS]
+    return int(np.log(np.maximum(tuning, 1)).mean(-1).argmin())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -203,7 +206,7 @@ def uniqueness(seeds: int) -> Evidence:
             Comparison(
                 name,
                 "share of starts that end at the best optimum",
-                *(ends[name][loss]["best"].mean(1) for loss in LOSSES),
+                {loss: ends[name][loss]["best"].mean(1) for loss in LOSSES},
                 matters=0.01,
                 higher_is_better=True,
             )
@@ -215,14 +218,13 @@ def uniqueness(seeds: int) -> Evidence:
         # A plane divides the classes, with no point on it, or there were no margin just
         # now; along it both losses fall for ever towards 0, which they never reach.
         exists = np.array(
-            [not logistic.separable(x, y) for x, y in zip(*part, strict=True)], float
+            [not separation.separable(x, y) for x, y in zip(*part, strict=True)], float
         )
         comparisons.append(
             Comparison(
                 f"{name}, without L2",
                 "share of data sets that have an optimum",
-                exists,
-                exists,
+                dict.fromkeys(LOSSES, exists),
                 matters=0.01,
                 higher_is_better=True,
             )
@@ -265,9 +267,9 @@ def _newtons(
 
 
 def _separated(part: Part) -> dict[str, Any]:
-    """Length and angle to the maximum margin along gradient descent, [S, T]."""
-    margins = [logistic.max_margin(x, y) for x, y in zip(*part, strict=True)]
-    target = np.stack([np.append(m.weights, m.bias) for m in margins])
+    """Length, angle to the maximum margin and share of it along the descent, [S, T]."""
+    margins = [separation.max_margin(x, y) for x, y in zip(*part, strict=True)]
+    target = np.stack([np.append(*margin) for margin in margins])
     steps = np.unique(np.geomspace(1, DESCENT, 60).astype(int))
     found: dict[str, Any] = {"steps": steps, "target": target}
     for loss in LOSSES:
@@ -277,10 +279,14 @@ def _separated(part: Part) -> dict[str, Any]:
         )
         length = np.linalg.norm(models, axis=-1)
         along = np.einsum("std,sd->st", models, target)
-        cosine = along / length / np.linalg.norm(target, axis=-1)[:, None]
+        largest = 1 / np.linalg.norm(target, axis=-1)[:, None]
+        cosine = along / length * largest
+        signed = np.einsum("snd,std->stn", part.features, models[..., :-1])
+        signed = (signed + models[..., -1:]) * (2 * part.labels - 1)[:, None]
         found[loss] = {
             "length": length,
             "angle": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+            "margin": signed.min(-1) / length / largest,
             "models": models,
         }
     return found

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from scipy import stats
@@ -24,7 +24,8 @@ Each comparison is paired: both losses see the same data, splits and starts of a
 Its interval is Student's t over the seeds; the intervals of one claim hold *together*
 with 95 % (Bonferroni). Where test sets of one table overlap between the seeds, the
 variance is enlarged after Nadeau and Bengio (2003). Beside the interval stands the
-smallest difference that matters, set beforehand. A comparison counts as
+smallest difference that matters, a setting of the program; where a quantity is compared
+relatively, gains are factors. A comparison counts as
 
 - **for** the claim, where the interval lies on cross-entropy's side of 0 and the mean
   difference is large enough to matter;
@@ -46,22 +47,21 @@ class Comparison:
     """Data and circumstances."""
     measure: str
     """What was measured."""
-    cross_entropy: np.ndarray
-    """Float [S], a value for each seed."""
-    mse: np.ndarray
-    """Float [S], of the same seeds."""
+    values: Mapping[Loss, np.ndarray]
+    """Float [S] under each loss, of the same seeds."""
     matters: float
     """The smallest difference that matters."""
     higher_is_better: bool = False
     overlap: float = 0.0
     """Test over training examples, where the seeds are splits of one table; else 0."""
-    steps: bool = False
-    """The values are logarithms to the base 2, of numbers of steps."""
+    ratio: bool = False
+    """The values are logarithms to the base 2, so that differences are factors: for
+    quantities that are compared relatively."""
 
     @property
     def gains(self) -> np.ndarray:
         """By how much cross-entropy is better, for each seed [S]."""
-        difference = self.mse - self.cross_entropy
+        difference = self.values["mse"] - self.values["cross_entropy"]
         return -difference if self.higher_is_better else difference
 
 
@@ -89,6 +89,23 @@ class Judged:
     finding: Finding
 
 
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim with what was found."""
+
+    statement: str
+    judged: Sequence[Judged]
+    verdict: Verdict
+    shown: Mapping[str, Any]
+    """As in `Evidence`."""
+
+
+def claim(statement: str, evidence: Evidence) -> Claim:
+    """The claim with its verdict."""
+    judged = judge(evidence.comparisons)
+    return Claim(statement, judged, verdict(judged), evidence.shown)
+
+
 def judge(comparisons: Sequence[Comparison]) -> list[Judged]:
     """Intervals that hold together with 95 %, and what each comparison says."""
     level = 1 - 0.05 / max(len(comparisons), 1)
@@ -106,6 +123,16 @@ def verdict(judged: Sequence[Judged]) -> Verdict:
             return "not decided by this run"
         return "refuted" if findings else "not decided by this run"
     return "refuted" if count["against"] > count["for"] else "supported with conditions"
+
+
+def tally(judged: Iterable[Judged]) -> str:
+    """How many comparisons have found what, in words."""
+    findings = [one.finding for one in judged]
+    return ", ".join(
+        f"{findings.count(kind)} {kind}"
+        for kind in get_args(Finding)
+        if kind in findings
+    )
 
 
 def _judged(comparison: Comparison, level: float) -> Judged:

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
-from scipy.optimize import linprog, nnls
 
+from jaxdl import separation
 from jaxdl.config import Loss
 from jaxdl.errors import InputError
 
@@ -164,6 +164,17 @@ def descend(
     return jax.lax.scan(advance, start, counts)[1]
 
 
+class _Search(NamedTuple):
+    """Where `newton` stands."""
+
+    point: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    hessian: jax.Array
+    damping: jax.Array
+    iteration: jax.Array
+
+
 def newton(
     loss: Loss,
     start: Linear,
@@ -212,22 +223,14 @@ def newton(
         scaled = (share * curvatures(z, labels))[:, None] * extended
         return value, gradient, extended.T @ scaled + jnp.diag(penalised)
 
-    class State(NamedTuple):
-        point: jax.Array
-        value: jax.Array
-        gradient: jax.Array
-        hessian: jax.Array
-        damping: jax.Array
-        iteration: jax.Array
-
-    def unfinished(state: State) -> jax.Array:
+    def unfinished(state: _Search) -> jax.Array:
         return (
             (jnp.abs(state.gradient).max() > tolerance)
             & (state.iteration < iterations)
             & (state.damping < 1e12)  # else rounding leaves no step that helps
         )
 
-    def step(state: State) -> State:
+    def step(state: _Search) -> _Search:
         damped = state.hessian + state.damping * jnp.eye(width + 1, dtype=dtype)
         # NaN where that is not positive definite; then nothing below is an improvement.
         factor = jnp.linalg.cholesky(damped)
@@ -237,7 +240,7 @@ def newton(
         level = value <= state.value + 1e-14 * jnp.abs(state.value)
         flatter = jnp.abs(gradient).max() < jnp.abs(state.gradient).max()
         better = (value < state.value) | (level & flatter)
-        tried = State(
+        tried = _Search(
             point, value, gradient, hessian, state.damping / 10, state.iteration + 1
         )
         kept = state._replace(
@@ -247,11 +250,9 @@ def newton(
 
     origin = jnp.append(start.weights, start.bias).astype(dtype)
     value, gradient, hessian = derivatives(origin)
-    first = State(
-        origin, value, gradient, hessian, 1e-3 * jnp.diagonal(hessian).max(), 0
-    )
-    first = first._replace(damping=jnp.maximum(first.damping, 1e-8))
-    end = jax.lax.while_loop(unfinished, step, jax.tree.map(jnp.asarray, first))
+    damping = jnp.maximum(1e-3 * jnp.diagonal(hessian).max(), 1e-8)
+    first = _Search(origin, value, gradient, hessian, damping, jnp.asarray(0))
+    end = jax.lax.while_loop(unfinished, step, first)
     return Optimum(
         Linear(end.point[:-1], end.point[-1]),
         end.value,
@@ -288,7 +289,7 @@ def fit(
       InputError: bad input; or there is no optimum, because without a penalty the
         classes can be separated by a plane; or none was found.
     """
-    x, y = _checked(features, labels)
+    x, y = separation.checked(features, labels)
     if loss not in LOSSES:
         raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
     if not (np.isfinite(l2) and l2 >= 0):
@@ -300,7 +301,7 @@ def fit(
         raise InputError(
             f"weights must be {len(y)} positive finite numbers, one for each example"
         )
-    if l2 == 0 and separable(x, y):
+    if l2 == 0 and separation.separable(x, y):
         raise InputError(
             "there is no optimum: a plane separates the classes, so longer weights are "
             "always better; give l2 > 0"
@@ -317,83 +318,3 @@ def fit(
             f"{end.slope:.1e}; scale the features, or give a larger l2 than {l2:g}"
         )
     return end
-
-
-def separable(features: ArrayLike, labels: ArrayLike) -> bool:
-    """Whether a plane separates the classes, some points on it allowed but not all.
-
-    Exactly then the mean cross-entropy has no minimum (Albert and Anderson 1984). The
-    answer is a linear program's (Konis 2007), by SciPy's HiGHS.
-
-    Args:
-      features: [N, D], finite numbers.
-      labels: [N], each 0 or 1, both present.
-
-    Raises:
-      InputError: bad input.
-    """
-    x, y = _checked(features, labels)
-    rows = _signed(x / np.maximum(np.abs(x).max(axis=0), 1e-300), y)
-    found = linprog(-rows.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
-    # HiGHS lets each row fall short of 0 by 1e-7.
-    return bool(-found.fun > 1e-6 * len(rows))
-
-
-def max_margin(features: ArrayLike, labels: ArrayLike) -> Linear:
-    """The shortest (weights, bias) with y (weights . x + bias) >= 1, y being -1 or 1.
-
-    The hard-margin support vector machine on features with a constant 1 beside them, so
-    the bias counts in the length. The distance of the closest example to the plane is
-    1 / length there. Solved as a least-distance problem by non-negative least squares
-    (Lawson and Hanson 1974, "Solving Least Squares Problems", chapter 23).
-
-    Args:
-      features: [N, D], finite numbers.
-      labels: [N], each 0 or 1, both present.
-
-    Returns:
-      NumPy arrays in float64.
-
-    Raises:
-      InputError: bad input, or no plane separates the classes.
-    """
-    x, y = _checked(features, labels)
-    rows = _signed(x, y)
-    system = np.vstack([rows.T, np.ones(len(rows))])
-    wanted = np.append(np.zeros(rows.shape[1]), 1.0)
-    residual = system @ nnls(system, wanted)[0] - wanted
-    shortest = -residual[:-1] / residual[-1] if residual[-1] else residual[:-1]
-    if not (rows @ shortest > 1 - 1e-6).all():
-        raise InputError("no plane separates the classes, so there is no margin")
-    return Linear(shortest[:-1], shortest[-1])
-
-
-def _signed(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Rows y (x, 1), [N, D+1]: a model is right where its product with one is > 0."""
-    extended = np.column_stack([features, np.ones(len(features))])
-    return (2 * labels - 1)[:, None] * extended
-
-
-def _checked(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 arrays that can be fitted.
-
-    Raises:
-      InputError: they cannot.
-    """
-    x, y = np.asarray(features, np.float64), np.asarray(labels, np.float64)
-    if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise InputError(
-            f"features must be [N, D] and labels [N], not {list(x.shape)} and "
-            f"{list(y.shape)}"
-        )
-    if bad := int(x.size - np.isfinite(x).sum()):
-        where = tuple(map(int, np.argwhere(~np.isfinite(x))[0]))
-        raise InputError(
-            f"features must be finite: {bad} are not, the first is {x[where]} in row "
-            f"{where[0]}, column {where[1]}; drop such rows or fill them in"
-        )
-    if odd := sorted(set(np.unique(y)) - {0.0, 1.0}):
-        raise InputError(f"labels must be 0 or 1, not {odd[0]:g}")
-    if len(np.unique(y)) < 2:
-        raise InputError(f"both classes must occur among the {len(y)} labels")
-    return x, y

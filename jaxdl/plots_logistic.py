@@ -5,6 +5,7 @@ writes them. Cross-entropy is blue throughout, squared error orange.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -119,9 +120,15 @@ def surfaces(
     """
     figure = Figure(figsize=(9, 4.3), layout="constrained")
     for ax, (loss, heights) in zip(figure.subplots(1, 2), values.items(), strict=True):
-        drawn = ax.contourf(axis, axis, heights, levels=24, cmap="viridis")
-        ax.contour(axis, axis, heights, levels=24, colors="white", linewidths=0.3)
-        figure.colorbar(drawn, ax=ax, shrink=0.85, label="mean loss")
+        # Equal areas between the contours: shallow valleys show beside steep slopes.
+        levels = np.quantile(heights, np.linspace(0, 1, 31))
+        drawn = ax.contourf(axis, axis, heights, levels=levels, cmap="viridis")
+        ax.contour(axis, axis, heights, levels=levels, colors="white", linewidths=0.4)
+        ticks = levels[::5]
+        bar = figure.colorbar(
+            drawn, ax=ax, shrink=0.85, label="mean loss", spacing="uniform", ticks=ticks
+        )
+        bar.ax.set_yticklabels([f"{tick:.2f}" for tick in ticks])
         ax.plot(*minima[loss].T, "*", color="white", markersize=13, markeredgecolor="k")
         count = len(minima[loss])
         ax.set_title(f"{_NAMES[loss]}: {count} minim{'um' if count == 1 else 'a'}")
@@ -152,7 +159,7 @@ def divergence(
             left.plot(steps[last], line, color="k", linewidth=1, linestyle="--")
             _band(right, steps, angle.T, loss)
         left.set_title(f"{name}: length", fontsize="medium")
-        right.set_title(f"{name}: angle to the maximum margin", fontsize="medium")
+        right.set_title(f"{name}: angle to the margin", fontsize="medium")
         left.set_ylabel("|(weights, bias)|")
         right.set_ylabel("degrees")
         right.set_ylim(bottom=0)
@@ -178,7 +185,7 @@ def boundaries(
       models: by loss and number of steps.
       margin: the model of the maximum margin.
     """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     for ax, (loss, by_step) in zip(figure.subplots(1, 2), models.items(), strict=True):
         for label, mark in ((0.0, "x"), (1.0, "o")):
             points = features[labels == label]
@@ -195,7 +202,13 @@ def boundaries(
         ax.set_title(_NAMES[loss])
         ax.set_xlabel("first feature")
         ax.set_ylabel("second feature")
-        ax.legend(frameon=True, fontsize="small", loc="upper left")
+        ax.legend(
+            frameon=False,
+            fontsize="small",
+            ncols=2,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+        )
     return figure
 
 
@@ -259,13 +272,13 @@ def _band(
     ax.fill_between(at, low, high, color=_COLOURS[loss], alpha=0.18, linewidth=0)
 
 
-def _boundary(ax: Axes, model: Linear, **style: object) -> None:
+def _boundary(ax: Axes, model: Linear, **style: Any) -> None:
     (first, second), bias = np.asarray(model.weights), float(model.bias)
     x = np.array(ax.get_xlim())
-    ax.plot(x, -(first * x + bias) / second, **style)  # type: ignore[arg-type]
+    ax.plot(x, -(first * x + bias) / second, **style)
 
 
-def _style(loss: Loss, mark: bool = True) -> dict[str, str]:
+def _style(loss: Loss, mark: bool = True) -> dict[str, Any]:
     style = {"color": _COLOURS[loss], "label": _NAMES[loss]}
     return style | {"marker": _MARKS[loss]} if mark else style
 
