@@ -28,7 +28,16 @@ SIZES = (50, 100, 200, 400, 800, 1600)
 
 RATIOS = (1, 10, 100, 1000)
 """Common examples for each rare one."""
-MATTERS = {"calibration error": 0.005, "Brier score": 0.001, "log loss": 0.005}
+
+DISTANCE, DIVERGENCE = "squared distance from the truth", "KL divergence from the truth"
+MATTERS = {
+    "calibration error": 0.005,
+    "Brier score": 0.001,
+    DISTANCE: 0.001,
+    "log loss": 0.005,
+    DIVERGENCE: 0.005,
+}
+"""The smallest difference that matters to claim 1, by measure."""
 RELATIVE = float(np.log2(1.1))
 """Distances to the truth are compared relatively, since with many examples all go to 0.
 They fall like 1/N, so a tenth is a tenth more examples."""
@@ -39,7 +48,7 @@ IMBALANCE_MATTERS = {
     "AUC": 0.005,
     "PR-AUC": 0.01,
 }
-"""The smallest difference that matters, by measure: of claim 1, and of claim 4."""
+"""The same for claim 4."""
 
 
 def probability(seeds: int) -> Evidence:
@@ -49,7 +58,9 @@ def probability(seeds: int) -> Evidence:
         data.splits("digits, odd or even", *data.odd_digits(), seeds),
         *(data.generated(law, seeds, SIZES[-1]) for law in data.LAWS),
     ]
-    comparisons, predicted, growth = [], {}, {}
+    comparisons: list[Comparison] = []
+    absolute: list[Comparison] = []
+    predicted, growth = {}, {}
     for study in progress(studies, "1 probabilities"):
         sizes = SIZES if study.name == "generated, logistic" else (None,)
         for size in sizes:
@@ -60,36 +71,44 @@ def probability(seeds: int) -> Evidence:
             }
             if size:
                 growth[size] = {
-                    loss: np.array([s["KL divergence from the truth"] for s in of_loss])
+                    loss: np.array([s[DIVERGENCE] for s in of_loss])
                     for loss, of_loss in scores.items()
                 }
             if size in (None, SIZES[0], SIZES[-1]):
                 name = study.name + (f", {size:,} examples" if size else "")
                 predicted[name] = (found, study)
-                comparisons += _compared(study, name, scores)
-    return Evidence(comparisons, {"predicted": predicted, "growth": growth})
+                comparisons += _compared(study, name, scores, relative=True)
+                absolute += _compared(study, name, scores, relative=False)
+    return Evidence(
+        comparisons,
+        {"predicted": predicted, "growth": growth, "absolute": absolute},
+    )
 
 
 def _compared(
-    study: Study, name: str, scores: Mapping[Loss, Sequence[Mapping[str, float]]]
+    study: Study,
+    name: str,
+    scores: Mapping[Loss, Sequence[Mapping[str, float]]],
+    relative: bool,
 ) -> list[Comparison]:
+    """Of every measure; distances to the truth relatively, if so asked."""
     comparisons = []
     for measure in scores["mse"][0]:
-        relative = measure not in MATTERS
+        ratio = relative and measure in (DISTANCE, DIVERGENCE)
         values = {
             loss: np.array([s[measure] for s in of_loss])
             for loss, of_loss in scores.items()
         }
-        if relative:
+        if ratio:
             values = {loss: np.log2(value) for loss, value in values.items()}
         comparisons.append(
             Comparison(
                 name,
                 measure,
                 values,
-                matters=RELATIVE if relative else MATTERS[measure],
+                matters=RELATIVE if ratio else MATTERS[measure],
                 overlap=study.overlap,
-                ratio=relative,
+                ratio=ratio,
             )
         )
     return comparisons
@@ -113,8 +132,8 @@ def _scores(study: Study, seed: int, z: np.ndarray) -> dict[str, float]:
     divergence = np.logaddexp(0, z) - p * z - entr(p) - entr(1 - p)
     return {
         "calibration error": calibration.expected_calibration_error(p, q),
-        "squared distance from the truth": float(np.mean((p - q) ** 2)),
-        "KL divergence from the truth": float(np.mean(divergence)),
+        DISTANCE: float(np.mean((p - q) ** 2)),
+        DIVERGENCE: float(np.mean(divergence)),
     }
 
 
@@ -198,13 +217,14 @@ def imbalance(seeds: int) -> Evidence:
         "generated, two normals": (data.two_normals, 500),
         "MNIST (embedded), 8 or not": (lambda _: eights, 300),
     }
-    comparisons, table = [], {}
+    comparisons, table, counts = [], {}, {}
     settings = [(name, ratio) for name in sources for ratio in RATIOS]
     for name, ratio in progress(settings, "4 imbalance"):
         draw, keep = sources[name]
         study = data.imbalanced(name, draw, ratio, seeds, keep)
         scores = {loss: _imbalance_scores(loss, study, ratio) for loss in LOSSES}
         table[name, ratio] = scores
+        counts[name, ratio] = int(study.train.labels[0].sum())
         if ratio == 1:
             continue
         for measure, matters in IMBALANCE_MATTERS.items():
@@ -218,7 +238,7 @@ def imbalance(seeds: int) -> Evidence:
                     overlap=study.overlap,
                 )
             )
-    return Evidence(comparisons, {"table": table})
+    return Evidence(comparisons, {"table": table, "rare": counts})
 
 
 def _imbalance_scores(loss: Loss, study: Study, ratio: int) -> dict[str, np.ndarray]:

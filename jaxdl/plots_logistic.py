@@ -95,7 +95,7 @@ def rates(
         for ax, (start, found) in zip(row, starts.items(), strict=True):
             ax.set_title(f"{name}: {start} start", fontsize="small")
             for loss, steps in found.items():
-                ax.plot(rates, np.median(steps, 1) + 1, markersize=3, **_style(loss))
+                ax.plot(rates, np.median(steps, 1), markersize=3, **_style(loss))
             ax.axhline(limit, color="0.6", linewidth=1, linestyle=":")
             ax.set_xscale("log", base=2)
             ax.set_yscale("log")
