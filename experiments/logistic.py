@@ -4,14 +4,13 @@ Examples:
     python -m experiments.logistic
     python -m experiments.logistic --seeds=50 --name=fifty
 
-Puts the four reasons that are usually given to the test: better probabilities, easier
-optimisation, a single best answer, robustness to imbalance.
+Each of the four reasons that are usually given gets a measured verdict.
 
-Real tables (breast cancer, digits, a part of MNIST, all embedded) and generated data.
-Every comparison is over seeds, with an interval; a stated rule makes the verdict.
+Uses real tables that come with the packages, and generated data; no network.
 
-Takes about two minutes on two cores, without a network, and leaves report.html,
-report.md, figures/ and result.json in checkpoints/logistic/<name>/.
+Takes some two minutes on two cores.
+
+Leaves report.html, report.md, figures/ and result.json in the study's folder.
 """
 
 import dataclasses

@@ -6,6 +6,7 @@ nothing depends on how they are optimised. In float64 (`jax.enable_x64()`).
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,11 +154,12 @@ def _test_logits(loss: Loss, study: Study, size: int | None) -> np.ndarray:
         )
     ]
     models = tuned(loss, study, *(w.astype(float) for w in weights))
-    return _logits(models, study.test.features)
+    return np.asarray(_logits(models, study.test.features))
 
 
-def _logits(models: Linear, features: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.vmap(logistic.logits)(models, jnp.asarray(features)))
+@jax.jit
+def _logits(models: Linear, features: jax.Array) -> jax.Array:
+    return jax.vmap(logistic.logits)(models, features)
 
 
 def tuned(
@@ -171,43 +173,54 @@ def tuned(
       training: weights of the training examples, [S, N] or, for all seeds, [1, N].
       judging: weights of the validation examples, likewise.
     """
+    return _tuned(
+        loss,
+        study.train,
+        np.broadcast_to(training, study.train.labels.shape),
+        study.validation,
+        np.broadcast_to(judging, study.validation.labels.shape),
+        PENALTIES,
+    )
 
-    def weighted(part: Part, weights: np.ndarray) -> tuple[jax.Array, ...]:
-        full = np.broadcast_to(weights, part.labels.shape)
-        return (*map(jnp.asarray, part), jnp.asarray(full))
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tuned(
+    loss: Loss,
+    train: Part,
+    training: jax.Array,
+    validation: Part,
+    judging: jax.Array,
+    penalties: jax.Array,
+) -> Linear:
+    def optimum(
+        l2: jax.Array, x: jax.Array, y: jax.Array, w: jax.Array
+    ) -> logistic.Optimum:
+        return logistic.newton(
+            loss,
+            logistic.zeros(x),
+            x,
+            y,
+            l2=l2,
+            weights=w,
+            iterations=50,
+            tolerance=1e-8,
+        )
 
     def score(model: Linear, x: jax.Array, y: jax.Array, w: jax.Array) -> jax.Array:
         return logistic.objective(loss, model, x, y, weights=w)
 
-    paths = _optima(loss, *weighted(study.train, training), jnp.asarray(PENALTIES))
-    over_penalties = jax.vmap(score, in_axes=(0, None, None, None))
-    scores = jax.vmap(over_penalties)(paths, *weighted(study.validation, judging))
+    def path(seed: tuple[Any, ...]) -> tuple[Linear, jax.Array]:
+        """The optima of a seed by penalty [P, ...], and their validation losses [P]."""
+        known, training, held, judging = seed
+        every = jax.vmap(optimum, in_axes=(0, None, None, None))
+        models = every(penalties, *known, training).model
+        scores = jax.vmap(score, in_axes=(0, None, None, None))(models, *held, judging)
+        return models, scores
+
+    # One seed after another, for the processor's cache; its penalties side by side.
+    paths, scores = jax.lax.map(path, (train, training, validation, judging))
     best = jnp.argmin(scores.mean(0))
     return jax.tree.map(lambda leaf: leaf[:, best], paths)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _optima(
-    loss: Loss,
-    features: jax.Array,
-    labels: jax.Array,
-    weights: jax.Array,
-    penalties: jax.Array,
-) -> Linear:
-    """Optima from zero for every seed and penalty: leaves [S, P, ...]."""
-
-    def one_seed(data: tuple[jax.Array, jax.Array, jax.Array]) -> Linear:
-        x, y, w = data
-
-        def optimum(l2: jax.Array) -> Linear:
-            start = logistic.zeros(x)
-            return logistic.newton(
-                loss, start, x, y, l2=l2, weights=w, iterations=50, tolerance=1e-8
-            ).model
-
-        return jax.vmap(optimum)(penalties)
-
-    return jax.lax.map(one_seed, (features, labels, weights))
 
 
 def imbalance(seeds: int) -> Evidence:
@@ -254,7 +267,9 @@ def _imbalance_scores(loss: Loss, study: Study, ratio: int) -> dict[str, np.ndar
             _reweighted(study.validation.labels, train_rare),
         )
         for z, y in zip(
-            _logits(models, study.test.features), study.test.labels, strict=True
+            np.asarray(_logits(models, study.test.features)),
+            study.test.labels,
+            strict=True,
         ):
             w = _reweighted(y, 1 / (1 + ratio))
             scores = {

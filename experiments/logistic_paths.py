@@ -85,11 +85,14 @@ def slopes() -> dict[str, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _optima(loss: Loss, features: jax.Array, labels: jax.Array) -> logistic.Optimum:
-    """The penalised optima of all seeds, from zero."""
+def _optima(
+    loss: Loss, features: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Objective and accuracy at the penalised optima of all seeds, from zero."""
 
-    def optimum(x: jax.Array, y: jax.Array) -> logistic.Optimum:
-        return logistic.newton(loss, logistic.zeros(x), x, y, l2=L2)
+    def optimum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = logistic.newton(loss, logistic.zeros(x), x, y, l2=L2)
+        return found.value, _accuracy(found.model, x, y)
 
     return jax.vmap(optimum)(features, labels)
 
@@ -99,12 +102,10 @@ def _accuracy(model: Linear, features: jax.Array, labels: jax.Array) -> jax.Arra
 
 
 def _races(study: Study) -> dict[Loss, dict[str, np.ndarray]]:
-    x, y = map(jnp.asarray, study.train)
-    optima = {loss: _optima(loss, x, y) for loss in LOSSES}
-    reached = [jax.vmap(_accuracy)(optima[loss].model, x, y) for loss in LOSSES]
+    optima = {loss: _optima(loss, *study.train) for loss in LOSSES}
     # What both optima have, less half a point: both losses race to the same accuracy.
-    target = np.minimum(*map(np.asarray, reached)) - 0.005
-    return {loss: _race(loss, study, optima[loss].value, target) for loss in LOSSES}
+    target = np.minimum(*(np.asarray(optima[loss][1]) for loss in LOSSES)) - 0.005
+    return {loss: _race(loss, study, optima[loss][0], target) for loss in LOSSES}
 
 
 def _race(
