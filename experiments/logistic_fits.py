@@ -213,8 +213,10 @@ def _tuned(
         """The optima of a seed by penalty [P, ...], and their validation losses [P]."""
         known, training, held, judging = seed
         every = jax.vmap(optimum, in_axes=(0, None, None, None))
-        models = every(penalties, *known, training).model
-        scores = jax.vmap(score, in_axes=(0, None, None, None))(models, *held, judging)
+        models = every(penalties, known.features, known.labels, training).model
+        scores = jax.vmap(score, in_axes=(0, None, None, None))(
+            models, held.features, held.labels, judging
+        )
         return models, scores
 
     # One seed after another, for the processor's cache; its penalties side by side.
