@@ -48,6 +48,10 @@ def probabilities(claim: Claim) -> Section:
         ],
     )
     absolute = verdicts.claim("", verdicts.Evidence(claim.shown["absolute"], {}))
+    matters = logistic_fits.MATTERS
+    least = (
+        f"{matters[logistic_fits.DISTANCE]:g} and {matters[logistic_fits.DIVERGENCE]:g}"
+    )
     text = f"""Both losses are *strictly proper scoring rules* (Gneiting and Raftery
 2007): over the whole population each is least for the true P(1|x), and for nothing
 else. What a prediction q costs above the truth p is the Kullback-Leibler divergence
@@ -80,11 +84,9 @@ itself):
 {ratios}
 
 These distances go to 0 with many examples, so they are compared relatively below. The
-verdict may depend on that: compared absolutely, with
-{logistic_fits.MATTERS[logistic_fits.DISTANCE]:g} and
-{logistic_fits.MATTERS[logistic_fits.DIVERGENCE]:g} nats as the least that matters, the
-same measurements make the claim *{absolute.verdict}*
-({verdicts.tally(absolute.judged)})."""
+verdict may depend on that: compared absolutely, with {least}
+nats as the least that matters, the same measurements make the claim
+*{absolute.verdict}* ({verdicts.tally(absolute.judged)})."""
     return text, {
         "reliability": plots_logistic.reliability(panels),
         "distances": plots_logistic.distances(sizes, by_loss),

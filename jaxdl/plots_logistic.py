@@ -95,7 +95,10 @@ def rates(
         for ax, (start, found) in zip(row, starts.items(), strict=True):
             ax.set_title(f"{name}: {start} start", fontsize="small")
             for loss, steps in found.items():
-                ax.plot(rates, np.median(steps, 1), markersize=3, **_style(loss))
+                median = np.maximum(
+                    np.median(steps, 1), 1
+                )  # 0 has no place on the axis
+                ax.plot(rates, median, markersize=3, **_style(loss))
             ax.axhline(limit, color="0.6", linewidth=1, linestyle=":")
             ax.set_xscale("log", base=2)
             ax.set_yscale("log")

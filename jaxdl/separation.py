@@ -53,7 +53,7 @@ def max_margin(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.n
     rows = _signed(x, y)
     system = np.vstack([rows.T, np.ones(len(rows))])
     wanted = np.append(np.zeros(rows.shape[1]), 1.0)
-    residual = system @ nnls(system, wanted)[0] - wanted
+    residual = system @ nnls(system, wanted, maxiter=100 * len(rows))[0] - wanted
     shortest = -residual[:-1] / residual[-1] if residual[-1] else residual[:-1]
     if not (rows @ shortest > 1 - 1e-6).all():
         raise InputError("no plane separates the classes, so there is no margin")

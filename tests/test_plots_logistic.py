@@ -36,7 +36,8 @@ def figure(name):
             return plots_logistic.slopes(np.linspace(-9, 9, 19), numbers(19))
         case "rates":
             rates = 2.0 ** np.arange(4)
-            panels = {n: {"zero": numbers(4, 5), "good": numbers(4, 5)} for n in "ab"}
+            steps = {loss: 40 * v - 22 for loss, v in numbers(4, 5).items()}
+            panels = {n: {"zero": steps, "good": steps} for n in "ab"}
             return plots_logistic.rates(rates, panels, limit=100)
         case "surfaces":
             minima = {"cross_entropy": np.zeros((1, 2)), "mse": np.eye(2)}
@@ -105,7 +106,9 @@ def test_distances_are_geometric_means():
 
 def test_rates_are_medians_and_empty_panels_are_hidden():
     ax = figure("rates").axes[0]
-    wanted = np.median(numbers(4, 5)["mse"], axis=1)
+    wanted = np.median(40 * numbers(4, 5)["mse"] - 22, axis=1)
+    assert wanted.min() < 1  # no step at all stands at 1, on a logarithmic axis
+    wanted = np.maximum(wanted, 1)
     np.testing.assert_allclose(by_label(ax, "squared error").get_ydata(), wanted)
     shown = [ax.axison for ax in figure("reliability").axes]
     assert shown == [True] * 4 + [False] * 2
