@@ -1,0 +1,42 @@
+"""Decides whether a loss is convex in its parameters, and says why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.convexity import search, witness
+from jaxdl.convexity.exact import PRIMITIVES
+from jaxdl.convexity.program import trace
+from jaxdl.convexity.verdict import NotConvex, Undecided, Verdict
+
+
+def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verdict:
+    """Proves the loss convex, or shows that it is not, or says that it could do neither.
+
+    The verdict is about the function over the real numbers that the loss's jaxpr
+    denotes, over the whole parameter space; float literals and closed-over data stand
+    for the exact binary fractions that they are.
+
+    Args:
+        loss: From a pytree like `example` to a real scalar.
+        example: A pytree of finite float arrays. With float64 NumPy leaves the loss is
+            traced in double precision.
+        key: For the search for a witness; the verdict is right whatever it is.
+
+    Raises:
+        InputError: Parameters that are not finite floats, or a loss that is no scalar.
+    """
+    program = trace(loss, example)
+    unknown = {e.primitive for e in program.equations} - set(PRIMITIVES)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        return Undecided(f"the loss uses {names}, whose meaning is not known here")
+    leaves = jax.tree.leaves(example)
+    start = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in leaves])
+    for a, b in search.candidates(program, start, key):
+        found = witness.verify(program, program.point(a), program.point(b))
+        if found:
+            return NotConvex(found)
+    return Undecided("no proof; no witness")
