@@ -7,9 +7,12 @@ import jax
 import numpy as np
 
 from jaxdl.convexity import search, witness
+from jaxdl.convexity.checker import check
 from jaxdl.convexity.exact import PRIMITIVES
 from jaxdl.convexity.program import trace
-from jaxdl.convexity.verdict import NotConvex, Undecided, Verdict
+from jaxdl.convexity.proof import Proof
+from jaxdl.convexity.prove import algebraic, prove
+from jaxdl.convexity.verdict import Convex, NotConvex, Undecided, Verdict
 
 
 def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verdict:
@@ -33,6 +36,15 @@ def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verd
     if unknown:
         names = ", ".join(sorted(unknown))
         return Undecided(f"the loss uses {names}, whose meaning is not known here")
+    proof = prove(program)
+    if proof is None:
+        exactly = algebraic(program)
+        if isinstance(exactly, Proof):
+            proof = exactly
+        proof = proof or prove(program, algebra=True)
+    if proof:
+        check(program, proof)
+        return Convex(proof)
     leaves = jax.tree.leaves(example)
     start = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in leaves])
     for a, b in search.candidates(program, start, key):

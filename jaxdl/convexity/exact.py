@@ -33,7 +33,7 @@ def enclose(program: Program, leaves: Iterable[np.ndarray], bits: int) -> arb:
     """
     with flint.ctx.workprec(bits):
         values = [
-            leaf if leaf.dtype == object else _balls(leaf)
+            leaf if leaf.dtype == object else balls(leaf)
             for leaf in map(np.asarray, leaves)
         ]
         return evaluate(program, values)[()]
@@ -49,14 +49,36 @@ def evaluate(program: Program, leaves: Iterable[np.ndarray]) -> np.ndarray:
         for v in equation.inputs:
             if last[v] == k and v != program.output:
                 env.pop(v, None)
-    return _balls(env[program.output])
+    return balls(env[program.output])
+
+
+def constants(program: Program, bits: int = 256) -> dict[int, np.ndarray]:
+    """What is known, and balls of what follows from it without the parameters.
+
+    A variable whose primitive is unknown is left out.
+    """
+    env: dict[int, np.ndarray] = dict(program.data)
+    with flint.ctx.workprec(bits):
+        for e in program.equations:
+            if all(v in env for v in e.inputs) and e.primitive in PRIMITIVES:
+                env[e.output] = _compute(e, [env[v] for v in e.inputs])
+    return env
+
+
+def finite(array: np.ndarray) -> np.ndarray:
+    """Where known numbers are finite, as booleans."""
+    if array.dtype != object:
+        return np.isfinite(array)
+    flags = [not isinstance(x, arb) or x.is_finite() for x in array.reshape(-1)]
+    return np.array(flags, bool).reshape(array.shape)
 
 
 def _last_use(program: Program) -> dict[int, int]:
     return {v: k for k, e in enumerate(program.equations) for v in e.inputs}
 
 
-def _balls(array: np.ndarray) -> np.ndarray:
+def balls(array: np.ndarray) -> np.ndarray:
+    """Known numbers as an object array of `arb`; other objects stay as they are."""
     if array.dtype == object:
         if array.size and isinstance(array.flat[0], fmpq):
             return _map(arb, array)
@@ -74,7 +96,7 @@ def _map(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def compute(*arrays: np.ndarray) -> np.ndarray:
-        return _map(function, *map(_balls, arrays))
+        return _map(function, *map(balls, arrays))
 
     return compute
 
@@ -92,16 +114,14 @@ def _params(equation: Equation) -> dict[str, Any]:
 
 def _move(*operands: np.ndarray, at: np.ndarray) -> np.ndarray:
     if len(operands) > 1:
-        operands = tuple(
-            o if o.dtype in (object, bool) else _balls(o) for o in operands
-        )
+        operands = tuple(o if o.dtype in (object, bool) else balls(o) for o in operands)
     return np.concatenate([o.reshape(-1) for o in operands])[at]
 
 
 def _reduce(function: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
     def compute(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
         kept = [d for d in range(x.ndim) if d not in axes]
-        rows = _balls(x).transpose(*kept, *axes)
+        rows = balls(x).transpose(*kept, *axes)
         rows = rows.reshape(*(x.shape[d] for d in kept), -1)
         total = rows[..., 0]
         for k in range(1, rows.shape[-1]):
@@ -112,11 +132,11 @@ def _reduce(function: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
 
 
 def _reduce_sum(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(_balls(x).sum(axis=axes), object)
+    return np.asarray(balls(x).sum(axis=axes), object)
 
 
 def _matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    left, right = _balls(a), _balls(b)
+    left, right = balls(a), balls(b)
     out = np.empty((*left.shape[:2], right.shape[2]), object)
     for k, (x, y) in enumerate(zip(left, right, strict=True)):
         product = arb_mat(*x.shape, list(x.flat)) * arb_mat(*y.shape, list(y.flat))
@@ -125,7 +145,7 @@ def _matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _integer_pow(x: np.ndarray, *, y: int) -> np.ndarray:
-    return _map(lambda v: v**y, _balls(x))
+    return _map(lambda v: v**y, balls(x))
 
 
 def _compare(
@@ -148,7 +168,7 @@ def _select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
             return no.union(yes)
         return yes if condition else no
 
-    return _map(choose, which, *map(_balls, cases))
+    return _map(choose, which, *map(balls, cases))
 
 
 def _and(a: bool | None, b: bool | None) -> bool | None:

@@ -457,12 +457,25 @@ class _Writer:
     def do_dot_general(self, eqn: Any, inputs: list[int]) -> int:
         (contract_a, contract_b), (batch_a, batch_b) = eqn.params["dimension_numbers"]
         a, b = inputs
+        if a == b and (contract_a, batch_a) == (contract_b, batch_b):
+            if len(contract_a) + len(batch_a) == len(self.shapes[a]):  # sum of squares
+                return self.sum_of_squares(a, contract_a, batch_a)
         free_a, left = self.matrices(a, batch_a, contract_a, last=True)
         free_b, right = self.matrices(b, batch_b, contract_b, last=False)
         (n, rows, _), (_, _, columns) = self.shapes[left], self.shapes[right]
         product = self.write("matmul", [left, right], (n, rows, columns))
         shape = [self.shapes[a][d] for d in batch_a] + free_a + free_b
         return self.move([product], np.arange(math.prod(shape)).reshape(shape))
+
+    def sum_of_squares(
+        self, v: int, contract: Sequence[int], batch: Sequence[int]
+    ) -> int:
+        square = self.write("integer_pow", [v], self.shapes[v], y=2)
+        kept = [d for d in range(len(self.shapes[v])) if d not in contract]
+        shape = [self.shapes[v][d] for d in kept]
+        total = self.write("reduce_sum", [square], shape, axes=tuple(contract))
+        at = np.arange(math.prod(shape)).reshape(shape)
+        return self.move([total], at.transpose([kept.index(d) for d in batch]))
 
     def matrices(
         self, v: int, batch: Sequence[int], contract: Sequence[int], *, last: bool
