@@ -9,7 +9,7 @@ import numpy as np
 from jaxdl.convexity import search, witness
 from jaxdl.convexity.checker import check
 from jaxdl.convexity.exact import PRIMITIVES
-from jaxdl.convexity.program import trace
+from jaxdl.convexity.tracing import trace
 from jaxdl.convexity.proof import Proof
 from jaxdl.convexity.prove import algebraic, prove
 from jaxdl.convexity.verdict import Convex, NotConvex, Undecided, Verdict

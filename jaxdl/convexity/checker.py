@@ -118,7 +118,7 @@ def parameter(p: Place, c: Claim, what: str) -> bool:
 def data(p: Place, c: Claim, what: str) -> bool:
     """What does not depend on the parameters is constant, and its sign can be seen."""
     x = p.constants[c.variable]
-    holds = {"value constant": x == x, "log constant": x > 0, "root constant": x >= 0,
+    holds = {"value constant": exact.finite(x), "log constant": x > 0, "root constant": x >= 0,
              "value nonnegative": x >= 0, "value nonpositive": x <= 0}  # fmt: skip
     return not c.shift and bool(np.all(holds[what] & exact.finite(x)))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flint import fmpq, fmpq_mat, fmpq_mpoly, fmpq_mpoly_ctx, fmpq_poly
 
-from jaxdl.convexity.program import Equation, Program, as_rationals
+from jaxdl.convexity.program import Equation, Program, as_rationals, objects
 
 MAX_PARAMETERS = 256
 """More are not tried: exact elimination takes the cube of it."""
@@ -55,8 +55,8 @@ def expand(program: Program, variable: int) -> fmpq_mpoly | None:
     generators = iter(context.gens())
     env: dict[int, np.ndarray] = {}
     for v in program.inputs:
-        env[v] = _objects([next(generators) for _ in range(_size(program, v))])
-        env[v] = env[v].reshape(program.shapes[v])
+        shape = program.shapes[v]
+        env[v] = objects([next(generators) for _ in range(math.prod(shape))], shape)
     needed = {variable}
     for e in reversed(program.equations):
         if e.output in needed:
@@ -68,17 +68,7 @@ def expand(program: Program, variable: int) -> fmpq_mpoly | None:
                 env[e.output] = _compute(e, [env[v] for v in e.inputs])
     except (ArithmeticError, TypeError):  # infinite data, or no rational quotient
         return None
-    return context.constant(0) + env[variable][()]
-
-
-def _size(program: Program, variable: int) -> int:
-    return math.prod(program.shapes[variable])
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    out = np.empty(len(values), object)
-    out[:] = values
-    return out
+    return context.constant(0) + env[variable].item()
 
 
 def _compute(e: Equation, inputs: list[np.ndarray]) -> np.ndarray:
@@ -103,7 +93,7 @@ def _compute(e: Equation, inputs: list[np.ndarray]) -> np.ndarray:
             result = inputs[0] @ inputs[1]
         case name:
             raise TypeError(f"{name} of polynomials")
-    return np.asarray(result, object)
+    return result if isinstance(result, np.ndarray) else objects([result], ())
 
 
 def hessian(polynomial: fmpq_mpoly) -> fmpq_mat | None:

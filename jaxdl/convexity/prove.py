@@ -188,7 +188,7 @@ class _Book:
             return
         self.fixed[v] = values
         forms: list[tuple[Form, np.ndarray]] = [
-            ("value", values == values),
+            ("value", exact.finite(values)),
             ("log", values > 0),
             ("root", values >= 0),
         ]
