@@ -1,5 +1,6 @@
 """Decides whether a loss is convex in its parameters, and says why."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxdl.convexity.checker import check
 from jaxdl.convexity.exact import PRIMITIVES
 from jaxdl.convexity.tracing import trace
 from jaxdl.convexity.proof import Proof
-from jaxdl.convexity.prove import algebraic, prove
+from jaxdl.convexity.prove import Ends, algebraic, prove
 from jaxdl.convexity.verdict import Convex, NotConvex, Undecided, Verdict
 
 
@@ -35,20 +36,28 @@ def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verd
     unknown = {e.primitive for e in program.equations} - set(PRIMITIVES)
     if unknown:
         names = ", ".join(sorted(unknown))
-        return Undecided(f"the loss uses {names}, whose meaning is not known here")
+        return Undecided(
+            f"the loss uses {names}, of which the meaning is not known here"
+        )
+    exactly: Proof | list[Ends] = []
     proof = prove(program)
     if proof is None:
         exactly = algebraic(program)
-        if isinstance(exactly, Proof):
-            proof = exactly
-        proof = proof or prove(program, algebra=True)
-    if proof:
+        proof = exactly if isinstance(exactly, Proof) else prove(program, algebra=True)
+    if proof is not None:
         check(program, proof)
         return Convex(proof)
     leaves = jax.tree.leaves(example)
     start = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in leaves])
-    for a, b in search.candidates(program, start, key):
+    ends = exactly if isinstance(exactly, list) else []
+    tried = 0
+    for a, b in itertools.chain(ends, search.candidates(program, start, key)):
+        tried += 1
         found = witness.verify(program, program.point(a), program.point(b))
         if found:
             return NotConvex(found)
-    return Undecided("no proof; no witness")
+    return Undecided(
+        f"no composition of known rules proves it convex, and none of {tried} segments, "
+        f"from {search.POINTS} points along negative curvature and between random points, "
+        "rises above its chord"
+    )

@@ -1,8 +1,8 @@
 """Checks a proof of convexity, step by step, and knows nothing of how it was found.
 
-Each rule is a small theorem: its docstring says it, its body asks for its conditions. To
-trust a verdict of convexity is to trust these, the meaning that `tracing` gives to the
-loss, and the arithmetic of `exact` and `polynomial`.
+Each rule is a small theorem: its docstring says it, its body asks for its conditions.
+To trust a verdict of convexity is to trust these, the meaning that `tracing` gives to
+the loss, and the arithmetic of `exact` and `polynomial`.
 """
 
 from typing import Any, NamedTuple
@@ -16,10 +16,8 @@ from jaxdl.convexity.proof import Claim, Proof, Step
 FLIP = {"affine": "affine", "convex": "concave", "nonnegative": "nonpositive"}
 FLIP |= {there: here for here, there in FLIP.items()} | {"constant": "constant"}
 IMPLIES = {"constant": ("affine", "convex", "concave"), "affine": ("convex", "concave")}
-HIGH, LOW = (
-    {"value convex", "value nonpositive"},
-    {"value concave", "value nonnegative"},
-)
+HIGH = {"value convex", "value nonpositive"}
+LOW = {"value concave", "value nonnegative"}
 SUMS = {f"value {k}" for k in FLIP} | {"log convex", "root convex"}  # LSE, norms
 EVERY = {"add": SUMS, "reduce_sum": SUMS, "max": HIGH, "reduce_max": HIGH, "min": LOW,
          "reduce_min": LOW, "move": SUMS | {f"log {k}" for k in FLIP}}  # fmt: skip
@@ -32,17 +30,17 @@ LINEAR = {  # what is a sum of (signed) operands: of their values, or their loga
 ABS = ["value affine"], ["value convex", "value nonnegative"], ["value concave",
        "value nonpositive"]  # fmt: skip
 ATOMS = {  # what a function of u is, and the ways in which u makes it that
-    "abs value convex": ABS, "even_power value convex": ABS, "even_power root convex": ABS,
-    "odd_power value convex": ABS[1:2], "sqrt value convex": (["root convex"],),
+    "abs value convex": ABS, "even_power value convex": ABS,
+    "even_power root convex": ABS, "odd_power value convex": ABS[1:2],
+    "sqrt value convex": (["root convex"],),
     "expm1 value convex": (["value convex"],), "log1p value convex": (["log convex"],),
     "logistic log concave": (["value concave"],), "logistic value nonnegative": ([],),
     "max value nonnegative": (["value nonnegative"],), "exp value nonnegative": ([],),
     "min value nonpositive": (["value nonpositive"],), "abs value nonnegative": ([],),
-    "log1p value nonnegative": (["value nonnegative"],), "sqrt value nonnegative": ([],),
-    "even_power value nonnegative": ([],),
+    "log1p value nonnegative": (["value nonnegative"],),
+    "sqrt value nonnegative": ([],), "even_power value nonnegative": ([],),
 }  # fmt: skip
-SOFTPLUS = ("add", ("max", "a", "b"),
-            ("log1p", ("exp", ("neg", ("abs", ("sub", "a", "b"))))))  # fmt: skip
+SOFTPLUS = "log1p", ("exp", ("neg", ("abs", "d")))
 HUBER = ("add", ("mul", "s", ("integer_pow2", ("min", "u", "w"))),
          ("mul", "t", ("sub", "u", ("min", "u", "w"))))  # fmt: skip
 
@@ -58,6 +56,7 @@ class Known(NamedTuple):
     at: np.ndarray | None
 
     def says(self, v: int, what: str, shift: int = 0) -> bool:
+        """Whether the step says this of v, or more."""
         c, (form, kind) = self.claim, what.split()
         implied = kind == c.kind or kind in IMPLIES.get(c.kind, ())
         return implied and (c.variable, c.form, c.shift) == (v, form, shift)
@@ -79,35 +78,33 @@ def check(program: Program, proof: Proof) -> None:
     equations = {e.output: e for e in program.equations}
     constants, done = exact.constants(program), list[Known]()
     for k, step in enumerate(proof.steps):
+        e = equations.get(step.claim.variable, Equation("", (), -1, {}))
         try:
-            known = [done[p] for p in step.premises if p >= 0]
-            e = equations.get(step.claim.variable, Equation("", (), -1, {}))
+            known = [done[range(k)[p]] for p in step.premises]
             place, c = Place(program, constants, equations, step, known, e), step.claim
             if not RULES[step.rule](place, c, f"{c.form} {c.kind}"):
                 raise ValueError("the rule does not give it")
             done.append(Known(c, shifted(place, c)))
-        except (LookupError, ValueError, TypeError, AttributeError) as why:
-            raise ProofError(f"step {k} does not follow: {step.claim}: {why}") from why
+        except (LookupError, ValueError, TypeError) as why:
+            raise ProofError(f"step {k} does not follow: {c}: {why}") from why
     if not done or not done[-1].says(program.output, "value convex"):
         raise ProofError("the last step must say that the loss is convex")
 
 
 def shifted(p: Place, c: Claim) -> np.ndarray | None:
-    """Where the entries read the claim's base: where the premises do, which must agree."""
-    shape, old = p.program.shapes[c.variable], [k for k in p.known if k.at is not None]
-    if p.step.rule == "shift":
+    """Where the entries read the claim's base: where all premises do."""
+    shape, old = p.program.shapes[c.variable], [k for k in p.known if k.claim.shift]
+    if p.step.rule in ("shift", "softplus"):
         return np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    ats = [np.asarray(k.at) for k in old]
     if p.e.primitive == "move" and p.step.rule == "every" and old:
-        reads = [np.concatenate([k.at.ravel() for k in p.known])[p.e.params["at"]]]
+        ats = [np.concatenate([at.reshape(-1) for at in ats])[p.e.params["at"]]]
     elif p.e.primitive.startswith("reduce_") and p.step.rule == "every":
-        axes = p.e.params["axes"]
-        reads = [f(k.at, axis=axes) for k in old for f in (np.min, np.max)]
-    else:
-        reads = [np.broadcast_to(k.at, shape) for k in old]
+        ats = [f(at, axis=p.e.params["axes"]) for at in ats for f in (np.min, np.max)]
     bases = {k.claim.base for k in old} | ({c.base} if c.shift else set())
-    if len(bases) > 1 or any((r != reads[0]).any() for r in reads):
+    if len(bases) > 1 or any((at != ats[0]).any() for at in ats):
         raise ValueError("entries are shifted by different entries")
-    return reads[0] if c.shift else None
+    return np.broadcast_to(ats[0], shape) if c.shift else None
 
 
 def parameter(p: Place, c: Claim, what: str) -> bool:
@@ -118,18 +115,18 @@ def parameter(p: Place, c: Claim, what: str) -> bool:
 def data(p: Place, c: Claim, what: str) -> bool:
     """What does not depend on the parameters is constant, and its sign can be seen."""
     x = p.constants[c.variable]
-    holds = {"value constant": exact.finite(x), "log constant": x > 0, "root constant": x >= 0,
+    signs = {"log constant": x > 0, "root constant": x >= 0, "value constant": True,
              "value nonnegative": x >= 0, "value nonpositive": x <= 0}  # fmt: skip
-    return not c.shift and bool(np.all(holds[what] & exact.finite(x)))
+    return not c.shift and bool(np.all(signs[what] & exact.finite(x)))
 
 
 def shift(p: Place, c: Claim, what: str) -> bool:
-    """v - v is the constant 0, whatever v is."""
+    """The difference v - v is the constant 0, whatever v is."""
     return c == Claim(c.variable, "constant", "value", -1, c.variable)
 
 
 def weaken(p: Place, c: Claim, what: str) -> bool:
-    """u = exp(log u) and u = (sqrt u)^2 are convex if these are, and not negative."""
+    """Both exp(log u) and (sqrt u)^2 are convex if these are, and not negative."""
     (k,), kinds = p.known, {"value convex": ["convex"], "value nonnegative": FLIP}
     ways = [f"{f} {kind}" for kind in kinds.get(what, ()) for f in ("log", "root")]
     whole = not c.shift and any(k.says(c.variable, way) for way in ways)
@@ -157,30 +154,25 @@ def scale(p: Place, c: Claim, what: str) -> bool:
     """A constant factor >= 0 changes nothing, one <= 0 turns convex into concave."""
     a, b = p.e.inputs
     by, v = (b, a) if b in p.constants or p.e.primitive == "div" else (a, b)
-    x, (k,), kinds = p.constants[by], p.known, ("value constant", "value affine")
+    x, (k,) = p.constants[by], p.known
     usable = exact.finite(x) & ((x > 0) | (x < 0) | (p.e.primitive != "div"))
     known = p.e.primitive in ("mul", "div", "matmul") and not c.shift and usable.all()
-    return known and (
-        (what in kinds and k.says(v, what))
-        or (np.all(x >= 0) and what in SUMS - {"log convex"} and k.says(v, what))
-        or (np.all(x <= 0) and c.form == "value" and k.says(v, f"value {FLIP[c.kind]}"))
-    )
+    plus = np.all(x >= 0) and what in SUMS - {"log convex"}
+    minus = np.all(x <= 0) and c.form == "value"
+    same, opposite = k.says(v, what), k.says(v, f"value {FLIP[c.kind]}")
+    straight = what in ("value constant", "value affine")
+    return bool(known and ((straight or plus) and same or minus and opposite))
 
 
 def atom(p: Place, c: Claim, what: str) -> bool:
     """A function of one operand (or max, min of several), according to ATOMS."""
-    y = p.e.params.get("y", -1)
-    powers = {True: "even_power", False: "odd_power"} if y >= 0 else {}
-    ways = ATOMS[f"{powers.get(y % 2 == 0, p.e.primitive)} {what}"]
-    says = {
-        w
-        for way in ways
-        for w in way
-        for k in p.known
-        for v in p.e.inputs
-        if k.says(v, w)
-    }
-    return not c.shift and any(says.issuperset(way) for way in ways)
+    name, y = p.e.primitive, p.e.params.get("y", -1)
+    if name == "integer_pow" and y >= 0:
+        name = "odd_power" if y % 2 else "even_power"
+    return not c.shift and any(
+        all(any(k.says(v, need) for k in p.known for v in p.e.inputs) for need in way)
+        for way in ATOMS[f"{name} {what}"]
+    )
 
 
 def matches(p: Place, pattern: Any, v: int, found: dict[str, int]) -> bool:
@@ -195,33 +187,46 @@ def matches(p: Place, pattern: Any, v: int, found: dict[str, int]) -> bool:
 
 
 def softplus(p: Place, c: Claim, what: str) -> bool:
-    """max(a, b) + log(1 + e^-|a - b|) = log(e^a + e^b): convex, increasing, above both."""
+    """Where m = max(a, b), log(1 + e^-|a - b|) + m = log(e^a + e^b): convex, increasing."""
     found: dict[str, int] = {}
-    if not matches(p, SOFTPLUS, c.variable, found) or c.shift:
+    top = p.equations[c.base or 0]
+    (a, b), m, shapes = top.inputs, p.constants.get(top.inputs[1]), p.program.shapes
+    if not matches(p, SOFTPLUS, c.variable, found) or top.primitive != "max":
         return False
-    each = [any(k.says(found[x], what) for k in p.known) for x in "ab"]
-    return {"value convex": all(each), "value nonnegative": any(each)}[what]
+    e = p.equations.get(found["d"], top)
+    apart = e.primitive == "sub" and e.inputs == (a, b)
+    above_zero = found["d"] == a and m is not None and bool(np.all(m == 0))
+    fits = shapes[top.output] == shapes[c.variable] and (apart or above_zero)
+    convex = [k.says(v, "value convex") for k, v in zip(p.known, (a, b), strict=True)]
+    return fits and all(convex) and c == Claim(c.variable, "convex", "value", 1, c.base)
 
 
 def huber(p: Place, c: Claim, what: str) -> bool:
-    """s q^2 + t (u - q) with q = min(u, w) is convex and increases with u >= 0, where
-    s, w >= 0 and t >= 2 s w: its slope is 2 s u, and t beyond w."""
+    """Let q = min(u, w): s q^2 + t (u - q) is convex, and increases with u >= 0.
+
+    So it is for s, w >= 0 and t >= 2 s w: the slope is 2 s u, and t beyond w.
+    """
     found: dict[str, int] = {}
-    if not matches(p, HUBER, c.variable, found) or c.shift or what != "value convex":
+    if not matches(p, HUBER, c.variable, found) or c.shift:
         return False
     s, t, w = (exact.balls(p.constants[found[x]]) for x in "stw")
     slopes = np.all(s >= 0) and np.all(w >= 0) and np.all(t >= 2 * s * w)
-    curved, sign = p.known
-    u = found["u"]
-    return bool(slopes) and curved.says(u, what) and sign.says(u, "value nonnegative")
+    (curve, sign), u = p.known, found["u"]
+    convex = curve.says(u, "value convex") and sign.says(u, "value nonnegative")
+    return bool(slopes) and convex and what == "value convex"
 
 
 def algebra(p: Place, c: Claim, what: str) -> bool:
-    """A polynomial is convex if its Hessian is L diag(d) L^T, d >= 0; one of a single
-    variable, if its second derivative is never negative."""
-    is_it = polynomial.convex_by(p.program, c.variable, p.step.factors)
-    return is_it and not c.shift and what == "value convex"
+    """A polynomial is convex if its Hessian is L diag(d) L^T with d >= 0.
+
+    One of a single variable is, if its second derivative is never negative.
+    """
+    shown = polynomial.convex_by(p.program, c.variable, p.step.factors)
+    return shown and not c.shift and what == "value convex"
 
 
-RULES = {f.__name__: f for f in (parameter, data, shift, weaken, every, linear, scale, atom,
-                                 softplus, huber, algebra)}  # fmt: skip
+RULES = {
+    rule.__name__: rule
+    for rule in (parameter, data, shift, weaken, every, linear, scale, atom)
+    + (softplus, huber, algebra)
+}

@@ -96,3 +96,11 @@ def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     for k, value in enumerate(values):
         out[k] = value
     return out.reshape(shape)
+
+
+def float_of(x: fmpq) -> float:
+    """The float64 nearest to a rational; infinite if there is none so large."""
+    try:
+        return int(x.p) / int(x.q)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf

@@ -8,13 +8,13 @@ proof. What is written here need not be right: `checker.check` decides.
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from flint import fmpq, fmpq_mat
 
 from jaxdl.convexity import exact, polynomial
-from jaxdl.convexity.program import Equation, Program
+from jaxdl.convexity.program import Equation, Program, float_of
 from jaxdl.convexity.proof import Claim, Form, Kind, Proof, Step
 
 MAX_BASES = 4
@@ -43,6 +43,9 @@ class Curve(NamedTuple):
         return names.get((self.up, self.down))
 
 
+Ends: TypeAlias = tuple[np.ndarray, np.ndarray]
+_LENGTHS = tuple(2.0**-k for k in range(0, 60, 4))
+"""Half lengths of segments about a point at which a second derivative is negative."""
 STRAIGHT, UP, DOWN = Curve(False, False), Curve(True, False), Curve(False, True)
 
 
@@ -83,29 +86,32 @@ def prove(program: Program, *, algebra: bool = False) -> Proof | None:
     return Proof(program, _slice(book.steps, ends[0].step)) if ends else None
 
 
-def algebraic(program: Program) -> Proof | list[float] | None:
+def algebraic(program: Program) -> Proof | list[Ends]:
     """The verdict of exact algebra on a polynomial of degree 2, or in one variable.
 
     Returns:
-        A proof; or two points, one after the other, [2 n], that seem to be a witness; or
-        None if the loss is no such polynomial.
+        A proof, to be checked; or else pairs of points, float64 [n] each, that should be
+        a witness; none if the loss is no such polynomial.
     """
     f = polynomial.expand(program, program.output)
-    if f is None:
-        return None
     claim = Claim(program.output, "convex")
+    if f is None:
+        return []
     if program.size == 1:
         second = polynomial.alone(f).derivative().derivative()
         if polynomial.never_negative(second):
             return Proof(program, (Step(claim, "algebra"),))
-        return None
+        ends = itertools.product(polynomial.negative_points(second), _LENGTHS)
+        return [(np.array([x - h]), np.array([x + h])) for x, h in ends]
     matrix = polynomial.hessian(f)
     if matrix is None:
-        return None
+        return []
     factors, direction = factor(matrix)
-    if factors is not None:
+    if direction is None:
         return Proof(program, (Step(claim, "algebra", (), factors),))
-    return direction
+    most = max(abs(x) for x in direction)
+    floats = np.array([float_of(x / most) for x in direction])
+    return [(-floats, floats)]
 
 
 def _slice(steps: list[Step], last: int) -> tuple[Step, ...]:
@@ -128,6 +134,7 @@ class _Book:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.defined = {e.output: e for e in program.equations}
+        self.maxima = [e for e in program.equations if e.primitive == "max"]
         self.steps: list[Step] = []
         self.facts: dict[int, list[Fact]] = defaultdict(list)
         self.signs: dict[int, dict[int, int]] = defaultdict(dict)
@@ -334,7 +341,6 @@ class _Book:
 
 
 def _add(book: _Book, e: Equation) -> None:
-    _softplus(book, e)
     _huber(book, e)
     book.pointwise(e, (1, 1), "value", "value")
     book.pooled(e)
@@ -464,6 +470,7 @@ def _sqrt(book: _Book, e: Equation) -> None:
 
 
 def _log1p(book: _Book, e: Equation) -> None:
+    _softplus(book, e)
     (v,) = e.inputs
     for f in book.plain(v, "log"):
         if not f.curve.down:
@@ -520,17 +527,29 @@ def _parts(book: _Book, v: int, *names: str) -> list[int]:
 
 
 def _softplus(book: _Book, e: Equation) -> None:
-    """JAX's logaddexp: max(a, b) + log1p(exp(-|a - b|))."""
-    top = _parts(book, e.inputs[0], "max")
-    ends = _parts(book, e.inputs[1], "log1p", "exp", "neg", "abs", "sub")
-    if len(top) != 2 or sorted(top) != sorted(ends):
+    """As JAX's logaddexp has it, log1p(exp(-|a - b|)) is convex but for max(a, b)."""
+    ends = _parts(book, e.output, "log1p", "exp", "neg", "abs")
+    if not ends:
         return
-    ways = [[f for f in book.plain(v) if not f.curve.down] for v in top]
-    if all(ways):
-        book.note(e.output, UP, "softplus", *(way[0].step for way in ways))
-    for v in top:
-        if 1 in book.signs[v]:
-            book.sign(e.output, 1, "softplus", book.signs[v][1])
+    apart = book.defined.get(ends[0])
+    for top in book.maxima:
+        a, b = top.inputs
+        zero = b in book.fixed and bool(np.all(book.fixed[b] == 0))
+        if not (apart and apart.primitive == "sub" and apart.inputs == (a, b)):
+            if not (zero and a == ends[0]):
+                continue
+        ways = [[f for f in book.plain(v) if not f.curve.down] for v in (a, b)]
+        shape = book.program.shapes[e.output]
+        if all(ways) and shape == book.program.shapes[top.output]:
+            book.note(
+                e.output,
+                UP,
+                "softplus",
+                *(way[0].step for way in ways),
+                shift=1,
+                base=top.output,
+                at=np.arange(int(np.prod(shape))).reshape(shape),
+            )
 
 
 def _huber(book: _Book, e: Equation) -> None:

@@ -25,7 +25,9 @@ def known(value: Any) -> Any:
     if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return value
     array = np.asarray(value)
-    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return (
+        array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    )
 
 
 def _indices(shape: Sequence[int]) -> np.ndarray:
@@ -132,7 +134,10 @@ def _convert(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | Non
     if jnp.issubdtype(old, jnp.floating):
         return [v]
     if v not in writer.data:
-        return None
+        if old != bool:
+            return None
+        none, one = (writer.know(np.full(writer.shapes[v], x)) for x in (0.0, 1.0))
+        return [writer.write("select_n", [v, none, one], writer.shapes[v])]
     array = writer.data[v]
     floats = array.astype(np.float64)
     same = array.dtype == bool or (floats.astype(array.dtype) == array).all()
@@ -152,6 +157,20 @@ def _without(neutral: float) -> Rewrite:
             if array is not None and wide and array.dtype != object:
                 if (array == neutral).all():
                     return [other]
+        return None
+
+    return rewrite
+
+
+def _no_zero(*, either: bool) -> Rewrite:
+    """Of x + 0 and x - 0: x."""
+
+    def rewrite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
+        for v, other in (inputs[::-1], inputs) if either else (inputs[::-1],):
+            array = writer.data.get(v)
+            wide = writer.shapes[other] == eqn.outvars[0].aval.shape
+            if array is not None and wide and np.all(array == 0):
+                return [other]
         return None
 
     return rewrite
@@ -331,6 +350,9 @@ REWRITES: Mapping[str, Rewrite] = {
     "convert_element_type": _convert,
     "max": _without(-np.inf),
     "min": _without(np.inf),
+    "add": _no_zero(either=True),
+    "add_any": _no_zero(either=True),
+    "sub": _no_zero(either=False),
     "mul": _mul,
     "square": _square,
     "pow": _pow,

@@ -23,6 +23,7 @@ DENSE = 600
 """Parameters up to which the whole Hessian is computed."""
 SCALES = (0.0, 1.0, 0.1, 10.0, 0.01, 100.0)
 """Sizes of the points at which curvature is looked at; the example's own comes first."""
+POINTS = 1 + len(SCALES)
 LENGTHS = (1.0, 0.1, 0.01, 1e-3, 10.0, 100.0, 1e-4, 1e3, 1e-5)
 """Half lengths of the segments that are tried along a direction of length 1."""
 

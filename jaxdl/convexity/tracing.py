@@ -144,7 +144,10 @@ def _scan(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
     """A loop of known length, written out."""
     p = eqn.params
     first, length = p["num_consts"] + p["num_carry"], p["length"]
-    consts, carry = list(inputs[: p["num_consts"]]), list(inputs[p["num_consts"] : first])
+    consts, carry = (
+        list(inputs[: p["num_consts"]]),
+        list(inputs[p["num_consts"] : first]),
+    )
     rows: list[list[int]] = []
     for k in reversed(range(length)) if p["reverse"] else range(length):
         slices = []
@@ -158,9 +161,13 @@ def _scan(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
     if p["reverse"]:
         rows.reverse()
     stacked = []
-    for out, parts in zip(eqn.outvars[len(carry) :], zip(*rows, strict=True), strict=True):
+    for out, parts in zip(
+        eqn.outvars[len(carry) :], zip(*rows, strict=True), strict=True
+    ):
         shape = out.aval.shape
-        stacked.append(writer.move(parts, np.arange(int(np.prod(shape))).reshape(shape)))
+        stacked.append(
+            writer.move(parts, np.arange(int(np.prod(shape))).reshape(shape))
+        )
     return [*carry, *stacked]
 
 

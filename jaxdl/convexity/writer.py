@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flint import fmpq
 
-from jaxdl.convexity.program import Equation, Program, as_rationals, objects
+from jaxdl.convexity.program import Equation, Program, as_rationals, float_of, objects
 
 RATIONAL: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -109,15 +108,8 @@ def _rationally(
     except ArithmeticError:
         return None
     shape = operands[0].shape
-    floats = np.array([_float(x) for x in values], np.float64).reshape(shape)
+    floats = np.array([float_of(x) for x in values], np.float64).reshape(shape)
     exact = objects(values, shape)
     if np.isfinite(floats).all() and (as_rationals(floats) == exact).all():
         return floats
     return exact
-
-
-def _float(x: fmpq) -> float:
-    try:
-        return int(x.p) / int(x.q)
-    except OverflowError:
-        return math.inf
