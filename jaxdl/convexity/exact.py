@@ -115,7 +115,9 @@ def _params(equation: Equation) -> dict[str, Any]:
 def _move(*operands: np.ndarray, at: np.ndarray) -> np.ndarray:
     if len(operands) > 1:
         operands = tuple(o if o.dtype in (object, bool) else balls(o) for o in operands)
-    return np.concatenate([o.reshape(-1) for o in operands])[at]
+    return np.concatenate([o.reshape(-1) for o in operands])[at.reshape(-1)].reshape(
+        at.shape
+    )
 
 
 def _reduce(function: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:

@@ -33,6 +33,8 @@ class Writer:
         self.data: dict[int, np.ndarray] = {}
         self.equations: list[Equation] = []
         self.defined: dict[int, Equation] = {}
+        self.seen: dict[Any, int] = {}
+        """What was written before is not written again: equal things are one variable."""
 
     def new(self, shape: Sequence[int]) -> int:
         """A variable of this shape."""
@@ -41,9 +43,11 @@ class Writer:
 
     def know(self, array: Any) -> int:
         """A variable of which the value is known."""
-        variable = self.new(np.shape(array))
-        self.data[variable] = array
-        return variable
+        key = _key(array) if isinstance(array, np.ndarray) else id(array)
+        if key not in self.seen:
+            self.seen[key] = self.new(np.shape(array))
+            self.data[self.seen[key]] = array
+        return self.seen[key]
 
     def knows(self, variables: Sequence[int]) -> bool:
         """Whether the values of all of these are known."""
@@ -57,10 +61,16 @@ class Writer:
             arrays = [self.data[v] for v in inputs]
             if (done := _rationally(RATIONAL[primitive], arrays)) is not None:
                 return self.know(done)
-        output = self.new(shape)
-        self.defined[output] = Equation(primitive, tuple(inputs), output, params)
-        self.equations.append(self.defined[output])
-        return output
+        marks = tuple(
+            (name, _key(p) if isinstance(p, np.ndarray) else str(p))
+            for name, p in params.items()
+        )
+        key = (primitive, tuple(inputs), marks, tuple(shape))
+        if key not in self.seen:
+            output = self.seen[key] = self.new(shape)
+            self.defined[output] = Equation(primitive, tuple(inputs), output, params)
+            self.equations.append(self.defined[output])
+        return self.seen[key]
 
     def move(self, inputs: Sequence[int], at: np.ndarray) -> int:
         """out[i] = the concatenation of the flattened operands, at at[i]."""
@@ -95,6 +105,12 @@ class Writer:
             output,
             treedef,
         )
+
+
+def _key(array: np.ndarray) -> tuple[Any, ...]:
+    if array.dtype == object:
+        return (array.shape, *map(str, array.reshape(-1)))
+    return (array.shape, array.dtype.str, array.tobytes())
 
 
 def _rationally(
