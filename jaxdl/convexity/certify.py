@@ -10,9 +10,9 @@ import numpy as np
 from jaxdl.convexity import search, witness
 from jaxdl.convexity.checker import check
 from jaxdl.convexity.exact import PRIMITIVES
-from jaxdl.convexity.tracing import trace
 from jaxdl.convexity.proof import Proof
 from jaxdl.convexity.prove import Ends, algebraic, prove
+from jaxdl.convexity.tracing import trace
 from jaxdl.convexity.verdict import Convex, NotConvex, Undecided, Verdict
 
 
