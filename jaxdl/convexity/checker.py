@@ -27,18 +27,17 @@ LINEAR = {  # what is a sum of (signed) operands: of their values, or their loga
     ("log", "mul"): ("log", 1, 1), ("log", "div"): ("log", 1, -1),
     ("value", "log"): ("log", 1), ("log", "abs"): ("log", 1),
 }  # fmt: skip
-ABS = ["value affine"], ["value convex", "value nonnegative"], ["value concave",
-       "value nonpositive"]  # fmt: skip
+UP, DOWN = ["value convex", "value nonnegative"], ["value concave", "value nonpositive"]
+ABS = ["value affine"], UP, DOWN  # each makes |u| convex
 ATOMS = {  # what a function of u is, and the ways in which u makes it that
-    "abs value convex": ABS, "even_power value convex": ABS,
-    "even_power root convex": ABS, "odd_power value convex": ABS[1:2],
-    "sqrt value convex": (["root convex"],),
-    "expm1 value convex": (["value convex"],), "log1p value convex": (["log convex"],),
-    "logistic log concave": (["value concave"],), "logistic value nonnegative": ([],),
-    "max value nonnegative": (["value nonnegative"],), "exp value nonnegative": ([],),
-    "min value nonpositive": (["value nonpositive"],), "abs value nonnegative": ([],),
-    "log1p value nonnegative": (["value nonnegative"],),
-    "sqrt value nonnegative": ([],), "even_power value nonnegative": ([],),
+    "abs value convex": ABS, "abs value nonnegative": ([],),
+    "even_power value convex": ABS, "even_power value nonnegative": ([],),
+    "even_power root convex": ABS, "odd_power value convex": (UP,),
+    "sqrt value convex": (["root convex"],), "sqrt value nonnegative": ([],),
+    "log1p value convex": (["log convex"],), "expm1 value convex": (["value convex"],),
+    "log1p value nonnegative": (UP[1:],), "exp value nonnegative": ([],),
+    "max value nonnegative": (UP[1:],), "min value nonpositive": (DOWN[1:],),
+    "logistic log concave": (DOWN[:1],), "logistic value nonnegative": ([],),
 }  # fmt: skip
 SOFTPLUS = "log1p", ("exp", ("neg", ("abs", "d")))
 HUBER = ("add", ("mul", "s", ("integer_pow2", ("min", "u", "w"))),
@@ -76,18 +75,18 @@ class Place(NamedTuple):
 def check(program: Program, proof: Proof) -> None:
     """Raises ProofError unless the proof shows that the program's output is convex."""
     equations = {e.output: e for e in program.equations}
-    constants, done = exact.constants(program), list[Known]()
+    constants, done = exact.constants(program), dict[int, Known]()
     for k, step in enumerate(proof.steps):
-        e = equations.get(step.claim.variable, Equation("", (), -1, {}))
+        c, e = step.claim, equations.get(step.claim.variable, Equation("", (), -1, {}))
         try:
-            known = [done[range(k)[p]] for p in step.premises]
-            place, c = Place(program, constants, equations, step, known, e), step.claim
+            known = [done[p] for p in step.premises]
+            place = Place(program, constants, equations, step, known, e)
             if not RULES[step.rule](place, c, f"{c.form} {c.kind}"):
                 raise ValueError("the rule does not give it")
-            done.append(Known(c, shifted(place, c)))
+            done[k] = Known(c, shifted(place, c))
         except (LookupError, ValueError, TypeError) as why:
             raise ProofError(f"step {k} does not follow: {c}: {why}") from why
-    if not done or not done[-1].says(program.output, "value convex"):
+    if not done or not done[k].says(program.output, "value convex"):
         raise ProofError("the last step must say that the loss is convex")
 
 
@@ -169,21 +168,19 @@ def atom(p: Place, c: Claim, what: str) -> bool:
     name, y = p.e.primitive, p.e.params.get("y", -1)
     if name == "integer_pow" and y >= 0:
         name = "odd_power" if y % 2 else "even_power"
-    return not c.shift and any(
-        all(any(k.says(v, need) for k in p.known for v in p.e.inputs) for need in way)
-        for way in ATOMS[f"{name} {what}"]
-    )
+    pairs, ways = [(k, v) for k in p.known for v in p.e.inputs], ATOMS[f"{name} {what}"]
+    says = [all(any(k.says(v, need) for k, v in pairs) for need in way) for way in ways]
+    return not c.shift and any(says)
 
 
 def matches(p: Place, pattern: Any, v: int, found: dict[str, int]) -> bool:
     """Whether v is computed as the pattern says; its names go to `found`."""
     if isinstance(pattern, str):
         return found.setdefault(pattern, v) == v
-    e = p.equations[v]
-    return f"{e.primitive}{e.params.get('y', '')}" == pattern[0] and all(
-        matches(p, part, u, found)
-        for part, u in zip(pattern[1:], e.inputs, strict=True)
-    )
+    e, (name, *parts) = p.equations[v], pattern
+    same = f"{e.primitive}{e.params.get('y', '')}" == name
+    pairs = zip(parts, e.inputs, strict=True)
+    return same and all(matches(p, part, u, found) for part, u in pairs)
 
 
 def softplus(p: Place, c: Claim, what: str) -> bool:
@@ -225,8 +222,5 @@ def algebra(p: Place, c: Claim, what: str) -> bool:
     return shown and not c.shift and what == "value convex"
 
 
-RULES = {
-    rule.__name__: rule
-    for rule in (parameter, data, shift, weaken, every, linear, scale, atom)
-    + (softplus, huber, algebra)
-}
+_RULES = parameter, data, shift, weaken, every, linear, scale, atom
+RULES = {rule.__name__: rule for rule in (*_RULES, softplus, huber, algebra)}
