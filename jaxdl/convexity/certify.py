@@ -8,16 +8,17 @@ import jax
 import numpy as np
 
 from jaxdl.convexity import search, witness
+from jaxdl.convexity.algebra import Ends, algebraic
 from jaxdl.convexity.checker import check
 from jaxdl.convexity.exact import PRIMITIVES
 from jaxdl.convexity.proof import Proof
-from jaxdl.convexity.prove import Ends, algebraic, prove
+from jaxdl.convexity.prove import prove
 from jaxdl.convexity.tracing import trace
 from jaxdl.convexity.verdict import Convex, NotConvex, Undecided, Verdict
 
 
 def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verdict:
-    """Proves the loss convex, or shows that it is not, or says that it could do neither.
+    """Proves the loss convex, shows that it is not, or says that it could do neither.
 
     The verdict is about the function over the real numbers that the loss's jaxpr
     denotes, over the whole parameter space; float literals and closed-over data stand
@@ -57,7 +58,7 @@ def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verd
         if found:
             return NotConvex(found)
     return Undecided(
-        f"no composition of known rules proves it convex, and none of {tried} segments, "
-        f"from {search.POINTS} points along negative curvature and between random points, "
-        "rises above its chord"
+        "no composition of known rules proves it convex, and the loss rises above its "
+        f"chord on none of {tried} segments, along negative curvature at "
+        f"{search.POINTS} points and between random points"
     )

@@ -22,10 +22,10 @@ SUMS = {f"value {k}" for k in FLIP} | {"log convex", "root convex"}  # LSE, norm
 EVERY = {"add": SUMS, "reduce_sum": SUMS, "max": HIGH, "reduce_max": HIGH, "min": LOW,
          "reduce_min": LOW, "move": SUMS | {f"log {k}" for k in FLIP}}  # fmt: skip
 LINEAR = {  # what is a sum of (signed) operands: of their values, or their logarithms
-    ("value", "add"): ("value", 1, 1), ("value", "sub"): ("value", 1, -1),
-    ("value", "neg"): ("value", -1), ("log", "exp"): ("value", 1),
-    ("log", "mul"): ("log", 1, 1), ("log", "div"): ("log", 1, -1),
-    ("value", "log"): ("log", 1), ("log", "abs"): ("log", 1),
+    ("value", "add"): ("value", (1, 1)), ("value", "sub"): ("value", (1, -1)),
+    ("value", "neg"): ("value", (-1,)), ("log", "exp"): ("value", (1,)),
+    ("log", "mul"): ("log", (1, 1)), ("log", "div"): ("log", (1, -1)),
+    ("value", "log"): ("log", (1,)), ("log", "abs"): ("log", (1,)),
 }  # fmt: skip
 UP, DOWN = ["value convex", "value nonnegative"], ["value concave", "value nonpositive"]
 ABS = ["value affine"], UP, DOWN  # each makes |u| convex
@@ -133,7 +133,7 @@ def weaken(p: Place, c: Claim, what: str) -> bool:
 
 
 def every(p: Place, c: Claim, what: str) -> bool:
-    """What all operands are, is what the operation makes of them, according to EVERY."""
+    """What all operands are, the operation makes of them, according to EVERY."""
     pairs = zip(p.known, p.e.inputs, strict=True)
     added = c.shift and c.form == "value" and p.e.primitive in ("add", "reduce_sum")
     fits = what in EVERY[p.e.primitive] and not added
@@ -141,8 +141,8 @@ def every(p: Place, c: Claim, what: str) -> bool:
 
 
 def linear(p: Place, c: Claim, what: str) -> bool:
-    """Sums of what is alike, differences of what is opposite; shifts add up likewise."""
-    form, *counts = LINEAR[c.form, p.e.primitive]
+    """Sums of what is alike, differences of what is opposite; shifts add up."""
+    form, counts = LINEAR[c.form, p.e.primitive]
     places = list(zip(counts, p.known, p.e.inputs, strict=True))
     kinds = {1: c.kind, -1: FLIP[c.kind]}
     alike = all(k.says(v, f"{form} {kinds[n]}", k.claim.shift) for n, k, v in places)
@@ -160,14 +160,13 @@ def scale(p: Place, c: Claim, what: str) -> bool:
     minus = np.all(x <= 0) and c.form == "value"
     same, opposite = k.says(v, what), k.says(v, f"value {FLIP[c.kind]}")
     straight = what in ("value constant", "value affine")
-    return bool(known and ((straight or plus) and same or minus and opposite))
+    return bool(known and (((straight or plus) and same) or (minus and opposite)))
 
 
 def atom(p: Place, c: Claim, what: str) -> bool:
     """A function of one operand (or max, min of several), according to ATOMS."""
-    name, y = p.e.primitive, p.e.params.get("y", -1)
-    if name == "integer_pow" and y >= 0:
-        name = "odd_power" if y % 2 else "even_power"
+    y = p.e.params.get("y", -1)  # of integer_pow; the negative ones are no atoms
+    name = p.e.primitive if y < 0 else ("odd_power" if y % 2 else "even_power")
     pairs, ways = [(k, v) for k in p.known for v in p.e.inputs], ATOMS[f"{name} {what}"]
     says = [all(any(k.says(v, need) for k, v in pairs) for need in way) for way in ways]
     return not c.shift and any(says)
@@ -184,9 +183,9 @@ def matches(p: Place, pattern: Any, v: int, found: dict[str, int]) -> bool:
 
 
 def softplus(p: Place, c: Claim, what: str) -> bool:
-    """Where m = max(a, b), log(1 + e^-|a - b|) + m = log(e^a + e^b): convex, increasing."""
+    """With m = max(a, b), log(1 + e^-|a - b|) + m is log(e^a + e^b), convex as such."""
     found: dict[str, int] = {}
-    top = p.equations[c.base or 0]
+    top = p.equations[-1 if c.base is None else c.base]
     (a, b), m, shapes = top.inputs, p.constants.get(top.inputs[1]), p.program.shapes
     if not matches(p, SOFTPLUS, c.variable, found) or top.primitive != "max":
         return False

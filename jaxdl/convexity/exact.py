@@ -13,7 +13,7 @@ import flint
 import numpy as np
 from flint import arb, arb_mat, fmpq
 
-from jaxdl.convexity.program import Equation, Program
+from jaxdl.convexity.program import Equation, Program, objects
 
 
 class UnknownPrimitiveError(Exception):
@@ -36,7 +36,7 @@ def enclose(program: Program, leaves: Iterable[np.ndarray], bits: int) -> arb:
             leaf if leaf.dtype == object else balls(leaf)
             for leaf in map(np.asarray, leaves)
         ]
-        return evaluate(program, values)[()]
+        return evaluate(program, values).item()
 
 
 def evaluate(program: Program, leaves: Iterable[np.ndarray]) -> np.ndarray:
@@ -89,9 +89,8 @@ def balls(array: np.ndarray) -> np.ndarray:
 def _map(function: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     """Elementwise, to an object array, whatever the dtypes (0-d included)."""
     arrays = tuple(np.broadcast_arrays(*arrays))
-    out = np.empty(arrays[0].size, object)
-    out[:] = [function(*xs) for xs in zip(*(a.reshape(-1).tolist() for a in arrays))]
-    return out.reshape(arrays[0].shape)
+    rows = zip(*(a.reshape(-1).tolist() for a in arrays), strict=True)
+    return objects([function(*row) for row in rows], arrays[0].shape)
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
@@ -139,11 +138,14 @@ def _reduce_sum(x: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
 
 def _matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     left, right = balls(a), balls(b)
-    out = np.empty((*left.shape[:2], right.shape[2]), object)
-    for k, (x, y) in enumerate(zip(left, right, strict=True)):
-        product = arb_mat(*x.shape, list(x.flat)) * arb_mat(*y.shape, list(y.flat))
-        out[k].flat[:] = product.entries()
-    return out
+    n, rows, inner = left.shape
+    columns = right.shape[2]
+    entries: list[arb] = []
+    for x, y in zip(left, right, strict=True):
+        product = arb_mat(rows, inner, x.reshape(-1).tolist())
+        product *= arb_mat(inner, columns, y.reshape(-1).tolist())
+        entries += product.entries()
+    return objects(entries, (n, rows, columns))
 
 
 def _integer_pow(x: np.ndarray, *, y: int) -> np.ndarray:

@@ -1,17 +1,17 @@
 """Losses that are polynomials of the parameters, with rational coefficients, exactly.
 
-A polynomial of degree 2 is convex if and only if its Hessian, a matrix of rationals, has
-no negative direction; L D L^T decides that without rounding. One in a single variable is
-convex if and only if its second derivative has no negative value, which Sturm's theorem
-decides. So curvature of 1e-9, or of exactly 0, is told apart from -1e-9.
+A polynomial of degree 2 is convex if and only if its Hessian, a matrix of rationals,
+has no negative direction; L D L^T decides that without rounding. One in a single
+variable is convex if and only if its second derivative has no negative value, which
+Sturm's theorem decides. So curvature of 1e-9 or of exactly 0 is told apart from -1e-9.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from flint import fmpq, fmpq_mat, fmpq_mpoly, fmpq_mpoly_ctx, fmpq_poly
+from flint import acb, fmpq, fmpq_mat, fmpq_mpoly, fmpq_mpoly_ctx, fmpq_poly
 
 from jaxdl.convexity.program import Equation, Program, as_rationals, objects
 
@@ -174,17 +174,18 @@ def _real_roots(p: fmpq_poly) -> int:
     right = [c > 0 for c, _ in leading]
     left = [(c > 0) != bool(degree % 2) for c, degree in leading]
     changes = [
-        sum(a != b for a, b in zip(s, s[1:], strict=False)) for s in (left, right)
+        sum(a != b for a, b in itertools.pairwise(signs)) for signs in (left, right)
     ]
     return changes[0] - changes[1]
 
 
 def negative_points(p: fmpq_poly) -> list[float]:
-    """Numbers at which p is negative, if it is anywhere: between and beyond its roots."""
+    """Numbers at which p is negative, if it is anywhere: its roots, between, beyond."""
     if p.degree() <= 0:
         return [0.0]
-    roots = sorted(float(r.real.mid()) for r, _ in p.complex_roots() if 0 in r.imag)
-    spread = max(1.0, *map(abs, roots)) if roots else 1.0
-    ends = [-2 * spread, *roots, 2 * spread]
-    middles = [(a + b) / 2 for a, b in zip(ends, ends[1:], strict=False)]
+    found: list[tuple[acb, int]] = p.complex_roots()  # type: ignore[assignment]
+    roots = sorted(float(root.real.mid()) for root, _ in found if 0 in root.imag)
+    spread = 2 * max(1.0, *map(abs, roots)) if roots else 1.0
+    ends = [-spread, *roots, spread]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
     return [x for x in (*ends, *middles) if p(fmpq(*x.as_integer_ratio())) < 0]

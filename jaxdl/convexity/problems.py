@@ -1,10 +1,11 @@
 """The losses that the question is about, each on given data: name -> builder.
 
-The table of the experiment and the tests have one row for each. A builder takes features
-and labels and returns the loss, a function of the parameters alone, and parameters to
-start from. All losses are means over the examples.
+The table of the experiment and the tests have one row for each. A builder takes
+features and labels and returns the loss, a function of the parameters alone, and
+parameters to start from. All losses are means over the examples.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -102,7 +103,7 @@ def _on_layers(
 
         params = [
             {"w": jnp.zeros(shape), "b": jnp.zeros(shape[1])}
-            for shape in zip(sizes, sizes[1:], strict=False)
+            for shape in itertools.pairwise(sizes)
         ]
         return loss, params
 
@@ -112,7 +113,7 @@ def _on_layers(
 def _linear_network_of_the_registry(
     features: ArrayLike, labels: ArrayLike
 ) -> tuple[Loss, Any]:
-    """What `experiments.mnist --hidden` trains: fnn without hidden layers, Flax and all."""
+    """What `experiments.mnist --hidden` trains: the registry's fnn, in Flax."""
     x, y, classes = _classes(features, labels)
     images = x[:, None, :, None]  # [N, 1, D, 1]: the network flattens images
     model = registry.build("fnn", num_classes=classes, hidden=())

@@ -24,9 +24,9 @@ Kind: TypeAlias = Literal[
 class Claim:
     """Of every entry of `variable`, as a function of the parameters: it is `kind`.
 
-    With form "log" the entries are positive and the claim is about their logarithm; with
-    "root" they are at least 0 and it is about their square root. With shift s and base m
-    it is about the entry plus s times an entry of m: the one that the proof's moves have
+    With form "log" the entries are positive and the claim is about their logarithm;
+    with "root" they are at least 0 and it is about their square root. With shift s and
+    base m it is about the entry plus s times an entry of m: the one that the moves have
     brought it to, whatever function of the parameters m is.
     """
 

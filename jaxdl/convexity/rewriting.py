@@ -21,7 +21,7 @@ or None where the equation is to stay as it is."""
 
 
 def known(value: Any) -> Any:
-    """A known array as the program has it: NumPy's, floats as float64; or typed keys."""
+    """A known array as the program has it: NumPy's, floats as float64; typed keys."""
     if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return value
     array = np.asarray(value)
@@ -119,11 +119,12 @@ def _is_finite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
 
 
 def _or(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
-    """x or False is x."""
+    """Of x or False: x."""
     for v, other in (inputs, inputs[::-1]):
-        if eqn.outvars[0].aval.dtype == bool and v in writer.data:
-            if not writer.data[v].any() and writer.shapes[v] == writer.shapes[other]:
-                return [other]
+        if eqn.outvars[0].aval.dtype != np.dtype(bool) or v not in writer.data:
+            continue
+        if not writer.data[v].any() and writer.shapes[v] == writer.shapes[other]:
+            return [other]
     return None
 
 
@@ -134,7 +135,7 @@ def _convert(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | Non
     if jnp.issubdtype(old, jnp.floating):
         return [v]
     if v not in writer.data:
-        if old != bool:
+        if old != np.dtype(bool):
             return None
         none, one = (writer.know(np.full(writer.shapes[v], x)) for x in (0.0, 1.0))
         return [writer.write("select_n", [v, none, one], writer.shapes[v])]
@@ -154,9 +155,10 @@ def _without(neutral: float) -> Rewrite:
         for v, other in (inputs, inputs[::-1]):
             array = writer.data.get(v)
             wide = writer.shapes[other] == eqn.outvars[0].aval.shape
-            if array is not None and wide and array.dtype != object:
-                if (array == neutral).all():
-                    return [other]
+            if array is None or array.dtype == object or not wide:
+                continue
+            if (array == neutral).all():
+                return [other]
         return None
 
     return rewrite
@@ -241,7 +243,7 @@ def _dot_general(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
 def _matrices(
     writer: Writer, v: int, batch: Sequence[int], contract: Sequence[int], *, last: bool
 ) -> tuple[int, list[int]]:
-    """v as [batch, free, contracted], or with these two swapped; and the free sizes."""
+    """As [batch, free, contracted], or with these two swapped; and the free sizes."""
     shape = writer.shapes[v]
     free = [d for d in range(len(shape)) if d not in (*batch, *contract)]
     groups = (batch, free, contract) if last else (batch, contract, free)

@@ -1,10 +1,9 @@
 """Looks for two points that show a loss not to be convex, in float64.
 
-What is found here are candidates; `witness.verify` decides. Three ways, cheap ones first:
-directions of negative curvature (the whole Hessian where it is small, else LOBPCG
-with Hessian-vector products), at points of several sizes; then
-descent on the curvature itself; and chords between random points, which also see kinks,
-where there is no curvature to see.
+What is found here are candidates; `witness.verify` decides. Three ways: directions of
+negative curvature (the whole Hessian where it is small, else LOBPCG with Hessian-vector
+products), at points of several sizes; then chords between random points, which also see
+kinks, where there is no curvature to see; and descent on the curvature itself.
 """
 
 import warnings
@@ -25,7 +24,7 @@ DENSE = 600
 STEPS = 12
 """Of LOBPCG beyond that: a direction of negative curvature need not be the lowest."""
 SCALES = (0.0, 1.0, 0.1, 10.0, 0.01, 100.0)
-"""Sizes of the points at which curvature is looked at; the example's own comes first."""
+"""Sizes of the points at which curvature is looked at, after the example itself."""
 POINTS = 1 + len(SCALES)
 LENGTHS = (1.0, 0.1, 0.01, 1e-3, 10.0, 100.0, 1e-4, 1e3, 1e-5)
 """Half lengths of the segments that are tried along a direction of length 1."""

@@ -1,7 +1,8 @@
 """The function over the real numbers that a loss computes.
 
-JAX traces the loss to a jaxpr; `trace` writes it again with few primitives, so that what
-reads it (the checker of proofs, the exact interpreter) stays small enough to be trusted:
+JAX traces the loss to a jaxpr; `trace` writes it again with few primitives, so that
+what reads it (the checker of proofs, the exact interpreter) stays small enough to be
+trusted:
 
 - calls (jit, custom_jvp, custom_vjp, remat) and loops of known length (scan) are
   written out;
@@ -12,8 +13,8 @@ reads it (the checker of proofs, the exact interpreter) stays small enough to be
 - data movement, products, convolutions and windows are written as `rewriting` has it.
 
 Float literals and closed-over data stand for the exact binary fractions that they are.
-A primitive that is not known stays in the list under its own name, and whoever needs its
-meaning has to say that there is none.
+A primitive that is not known stays in the list under its own name, and whoever needs
+its meaning has to say that there is none.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def trace(loss: Callable[[Any], Any], example: Any) -> Program:
         raise InputError("example has no parameters; pass a pytree of float arrays")
     arrays = [_parameter(leaf) for leaf in leaves]
     double = any(a.dtype == np.float64 for a in arrays)
-    with jax.enable_x64(double or bool(jax.config.jax_enable_x64)):
+    with jax.enable_x64(double or jax.config.read("jax_enable_x64")):
         closed, shape = jax.make_jaxpr(loss, return_shape=True)(
             jax.tree.unflatten(treedef, arrays)
         )
@@ -84,8 +85,8 @@ def _parameter(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
-            f"parameters must be real floating-point arrays, got {array.dtype}; convert "
-            "it, or close over what is no parameter"
+            f"parameters must be real floating-point arrays, got {array.dtype}; "
+            "convert it, or close over what is no parameter"
         )
     if not np.isfinite(array.astype(np.float64)).all():
         raise InputError(

@@ -1,8 +1,9 @@
-"""Verifies that two points show a loss not to be convex. Tests trust this, not a search.
+"""Verifies that two points show a loss not to be convex.
 
-f is convex only if f((a + b) / 2) <= (f(a) + f(b)) / 2 for all a, b. The three values are
-enclosed in balls; if even the least value at the midpoint exceeds the greatest mean of
-the ends, the inequality fails for the real numbers, whatever floating point would say.
+f is convex only if f((a + b) / 2) <= (f(a) + f(b)) / 2 for all a, b. The three values
+are enclosed in balls; if even the least value at the midpoint exceeds the greatest mean
+of the ends, the inequality fails for the real numbers, whatever floating point says.
+Verdicts and tests trust this, not the search.
 """
 
 from typing import Any
@@ -41,7 +42,8 @@ def verify(program: Program, a: Any, b: Any) -> Witness | None:
             gap = at_middle - (at_a + at_b) / 2
             if gap > 0:
                 return Witness(
-                    *(jax_tree(program, leaves) for leaves in ends),
+                    a=program.treedef.unflatten(ends[0]),
+                    b=program.treedef.unflatten(ends[1]),
                     gap=_bounds(gap)[0],
                     at_a=_bounds(at_a),
                     at_b=_bounds(at_b),
@@ -51,11 +53,6 @@ def verify(program: Program, a: Any, b: Any) -> Witness | None:
             if gap <= 0:
                 return None
     return None
-
-
-def jax_tree(program: Program, leaves: list[np.ndarray]) -> Any:
-    """The leaves in the structure of the parameters."""
-    return program.treedef.unflatten(leaves)
 
 
 def _exact(leaf: np.ndarray) -> np.ndarray:

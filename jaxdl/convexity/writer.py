@@ -34,7 +34,7 @@ class Writer:
         self.equations: list[Equation] = []
         self.defined: dict[int, Equation] = {}
         self.seen: dict[Any, int] = {}
-        """What was written before is not written again: equal things are one variable."""
+        """Of what was written, so that equal things are one variable."""
 
     def new(self, shape: Sequence[int]) -> int:
         """A variable of this shape."""

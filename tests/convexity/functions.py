@@ -116,10 +116,10 @@ def unimodular(draw, n):
 
 @st.composite
 def quadratics(draw, least):
-    """A form (x - c)^T B D B^T (x - c), D's least entry being `least`: shifted, sheared.
+    """A form (x - c)^T B D B^T (x - c), of which D's least entry is `least`.
 
-    By Sylvester's law of inertia it is convex if and only if least >= 0; all numbers are
-    exact in float64.
+    By Sylvester's law of inertia it is convex if and only if least >= 0; all numbers
+    are exact in float64.
     """
     n = draw(st.integers(2, 5))
     rest = draw(st.lists(st.integers(0, 4), min_size=n - 1, max_size=n - 1))

@@ -1,4 +1,4 @@
-"""What the checker must refuse: every proof below is one that it accepts, made wrong."""
+"""What the checker must refuse: proofs that it accepts, made wrong."""
 
 import ast
 import dataclasses

@@ -69,7 +69,7 @@ def test_polynomials_in_one_variable(roots, others, more):
     for other in others:
         second *= np.polynomial.Polynomial([other, 0.0, 1.0])
     coefficients = (second + more).coef
-    # divided by (k + 1)(k + 2) in rationals, by the certifier: the division is part of f
+    # the loss divides by (k + 1)(k + 2), which the certifier does in rationals
     k = np.arange(len(coefficients))
 
     def function(x):
