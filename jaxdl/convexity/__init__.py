@@ -4,14 +4,14 @@
 What it stands on:
 
 - disciplined convex programming (Grant, Boyd and Ye 2006; CVXPY): rules that are
-  sufficient, not necessary, and for expressions that are written for them. Here they are
-  applied to what JAX traces, a subtracted maximum or a stable softplus included;
+  sufficient, not necessary, and for expressions that are written for them. Here they
+  apply to what JAX traces, a subtracted maximum or a stable softplus included;
 - certificates from the Hessian (Klaus, Merk, Wiedom, Laue and Giesen, "Convexity
-  certificates from Hessians", NeurIPS 2022), which prove more than composition does. Here
-  the Hessian is used where it is exact: polynomials of degree 2, and in one variable;
-- proofs that a machine checks: CvxLean (Bentkamp, Fernández Mir and Avigad 2023) in Lean,
-  exact rational sums of squares (Peyrl and Parrilo 2008). Here a small checker re-derives
-  every step, in rationals or with rigorous balls;
+  certificates from Hessians", NeurIPS 2022), which prove more than composition does.
+  Here the Hessian serves where it is exact: at degree 2, and in one variable;
+- proofs that a machine checks: CvxLean (Bentkamp, Fernández Mir and Avigad 2023) in
+  Lean, exact rational sums of squares (Peyrl and Parrilo 2008). Here a small checker
+  derives every step anew, in rationals or with rigorous balls;
 - ball arithmetic (Johansson 2017), so that "not convex" is a theorem too.
 """
 

@@ -211,7 +211,6 @@ PRIMITIVES: Mapping[str, Callable[..., np.ndarray]] = {
     "log1p": _elementwise(lambda a: a.log1p()),
     "sqrt": _elementwise(lambda a: a.sqrt()),
     "rsqrt": _elementwise(lambda a: a.rsqrt()),
-    "cbrt": _elementwise(lambda a: a.sgn() * abs(a).root(3)),
     "pow": _elementwise(lambda a, b: a**b),
     "tanh": _elementwise(lambda a: a.tanh()),
     "sinh": _elementwise(lambda a: a.sinh()),

@@ -182,7 +182,7 @@ def _real_roots(p: fmpq_poly) -> int:
 def negative_points(p: fmpq_poly) -> list[float]:
     """Numbers at which p is negative, if it is anywhere: its roots, between, beyond."""
     if p.degree() <= 0:
-        return [0.0]
+        return [] if never_negative(p) else [0.0]
     found: list[tuple[acb, int]] = p.complex_roots()  # type: ignore[assignment]
     roots = sorted(float(root.real.mid()) for root, _ in found if 0 in root.imag)
     spread = 2 * max(1.0, *map(abs, roots)) if roots else 1.0

@@ -330,6 +330,7 @@ REWRITES: Mapping[str, Rewrite] = {
             "expand_dims",
             "slice",
             "rev",
+            "tile",
             "split",
             "unstack",
             "dynamic_slice",

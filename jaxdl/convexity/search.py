@@ -207,7 +207,6 @@ _FLOATS: dict[str, Callable[..., Any]] = {
     "log1p": _plain(jnp.log1p),
     "sqrt": _plain(jnp.sqrt),
     "rsqrt": _plain(jax.lax.rsqrt),
-    "cbrt": _plain(jnp.cbrt),
     "pow": _plain(jnp.power),
     "tanh": _plain(jnp.tanh),
     "sinh": _plain(jnp.sinh),
