@@ -34,7 +34,7 @@ ATOMS = {  # what a function of u is, and the ways in which u makes it that
     "even_power value convex": ABS, "even_power value nonnegative": ([],),
     "even_power root convex": ABS, "odd_power value convex": (UP,),
     "sqrt value convex": (["root convex"],), "sqrt value nonnegative": ([],),
-    "log1p value convex": (["log convex"],), "expm1 value convex": (["value convex"],),
+    "log1p value convex": (["log convex"],), "odd_power value nonnegative": (UP[1:],),
     "log1p value nonnegative": (UP[1:],), "exp value nonnegative": ([],),
     "max value nonnegative": (UP[1:],), "min value nonpositive": (DOWN[1:],),
     "logistic log concave": (DOWN[:1],), "logistic value nonnegative": ([],),

@@ -95,7 +95,7 @@ _NAMES = {
     },
     ("atom", "integer_pow", "root"): "square",
     ("atom", "integer_pow", "value"): "power",
-    **{("atom", name, "value"): name for name in ("abs", "sqrt", "expm1", "log1p")},
+    **{("atom", name, "value"): name for name in ("abs", "sqrt", "log1p")},
     ("atom", "logistic", "log"): "log sigmoid",
     ("linear", "exp", "log"): "exp",
 }

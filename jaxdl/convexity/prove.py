@@ -171,7 +171,8 @@ def _power(book: Book, e: Equation) -> None:
         if steps:
             book.note(e.output, UP, "atom", *steps, form="root")
         book.sign(e.output, 1, "atom")
-    elif 1 in book.signs[v] and steps:
+    elif 1 in book.signs[v]:
+        book.sign(e.output, 1, "atom", book.signs[v][1])
         facts = [f for f in book.plain(v) if not f.curve.down]
         for f in facts[:1]:
             book.note(e.output, UP, "atom", f.step, book.signs[v][1])
@@ -192,12 +193,6 @@ def _log1p(book: Book, e: Equation) -> None:
             book.note(e.output, UP, "atom", f.step)
     if 1 in book.signs[v]:
         book.sign(e.output, 1, "atom", book.signs[v][1])
-
-
-def _expm1(book: Book, e: Equation) -> None:
-    for f in book.plain(e.inputs[0]):
-        if not f.curve.down:
-            book.note(e.output, UP, "atom", f.step)
 
 
 def _logistic(book: Book, e: Equation) -> None:
@@ -226,7 +221,6 @@ _HANDLERS: Mapping[str, Callable[[Book, Equation], None]] = {
     "integer_pow": _power,
     "sqrt": _sqrt,
     "log1p": _log1p,
-    "expm1": _expm1,
     "logistic": _logistic,
 }
 

@@ -1,6 +1,7 @@
 """What JAX's primitives are in terms of a few: moves, matrix products, sums, maxima.
 
-Which entry goes where is left to JAX: its own primitives are run on indices.
+Which entry goes where is found by moving indices: NumPy does so where it has the same
+notion, else JAX's own primitives do.
 """
 
 import math
@@ -63,6 +64,30 @@ def _movement(moved: Callable[[Sequence[int]], Sequence[int]]) -> Rewrite:
         return [writer.move([inputs[k] for k in moving], at) for at in ats]
 
     return rewrite
+
+
+def _by_numpy(move: Callable[[np.ndarray, Any, Any], np.ndarray]) -> Rewrite:
+    """Of what NumPy moves alike: it need not be compiled for each shape, as by JAX."""
+
+    def rewrite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
+        shape = eqn.outvars[0].aval.shape
+        at = move(_indices(writer.shapes[inputs[0]]), eqn.params, shape)
+        return [writer.move(inputs[:1], at)]
+
+    return rewrite
+
+
+def _broadcast(at: np.ndarray, params: Any, shape: Sequence[int]) -> np.ndarray:
+    sizes = [1] * len(shape)
+    for size, d in zip(at.shape, params["broadcast_dimensions"], strict=True):
+        sizes[d] = size
+    return np.broadcast_to(at.reshape(sizes), shape)
+
+
+def _slice(at: np.ndarray, params: Any, shape: Sequence[int]) -> np.ndarray:
+    ends = (params["start_indices"], params["limit_indices"])
+    strides = params["strides"] or [1] * at.ndim
+    return at[tuple(slice(*each) for each in zip(*ends, strides, strict=True))]
 
 
 def _select(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
@@ -322,13 +347,16 @@ def _window(name: str) -> Rewrite:
 
 REWRITES: Mapping[str, Rewrite] = {
     **dict.fromkeys(
+        ("reshape", "squeeze", "expand_dims"),
+        _by_numpy(lambda at, params, shape: at.reshape(shape)),
+    ),
+    "transpose": _by_numpy(
+        lambda at, params, shape: at.transpose(params["permutation"])
+    ),
+    "broadcast_in_dim": _by_numpy(_broadcast),
+    "slice": _by_numpy(_slice),
+    **dict.fromkeys(
         (
-            "reshape",
-            "broadcast_in_dim",
-            "transpose",
-            "squeeze",
-            "expand_dims",
-            "slice",
             "rev",
             "tile",
             "split",

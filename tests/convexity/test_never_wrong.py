@@ -23,7 +23,7 @@ def test_convex_functions_are_proven(function):
 
 
 @given(functions_not_convex())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_functions_that_are_not_convex_are_never_proven(function):
     verdict = certify(function, START, key=KEY)
     assert not isinstance(verdict, Convex), verdict
