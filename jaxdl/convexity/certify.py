@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdl.convexity import search, witness
 from jaxdl.convexity.algebra import Ends, algebraic
-from jaxdl.convexity.checker import check
+from jaxdl.convexity.checker import ProofError, check
 from jaxdl.convexity.exact import PRIMITIVES
 from jaxdl.convexity.proof import Proof
 from jaxdl.convexity.prove import prove
@@ -45,9 +45,13 @@ def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verd
     if proof is None:
         exactly = algebraic(program)
         proof = exactly if isinstance(exactly, Proof) else prove(program, algebra=True)
+    proofs = "no composition of known rules proves it convex"
     if proof is not None:
-        check(program, proof)
-        return Convex(proof)
+        try:
+            check(program, proof)
+            return Convex(proof)
+        except ProofError as refused:
+            proofs = f"the checker refused the proof that was found ({refused})"
     leaves = jax.tree.leaves(example)
     start = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in leaves])
     ends = exactly if isinstance(exactly, list) else []
@@ -58,7 +62,6 @@ def certify(loss: Callable[[Any], Any], example: Any, *, key: jax.Array) -> Verd
         if found:
             return NotConvex(found)
     return Undecided(
-        "no composition of known rules proves it convex, and the loss rises above its "
-        f"chord on none of {tried} segments, along negative curvature at "
-        f"{search.POINTS} points and between random points"
+        f"{proofs}, and the loss rises above its chord on none of {tried} segments, "
+        f"along negative curvature at {search.POINTS} points and between random points"
     )

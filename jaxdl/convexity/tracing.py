@@ -105,7 +105,8 @@ def _write(
 
     def read(atom: Any) -> int:
         if isinstance(atom, jex.Literal):
-            return writer.know(known(atom.val))
+            aval: Any = atom.aval
+            return writer.know(known(np.asarray(atom.val, aval.dtype)))
         return env[atom]
 
     for eqn in jaxpr.eqns:

@@ -4,6 +4,7 @@ Arithmetic on known numbers is done in rationals, and every movement of data bec
 primitive, `move`: out[i] = the concatenation of the flattened operands, at at[i].
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -110,7 +111,8 @@ class Writer:
 def _key(array: np.ndarray) -> tuple[Any, ...]:
     if array.dtype == object:
         return (array.shape, *map(str, array.reshape(-1)))
-    return (array.shape, array.dtype.str, array.tobytes())
+    digest = hashlib.blake2b(array.tobytes()).digest()
+    return (array.shape, array.dtype.str, digest)
 
 
 def _rationally(

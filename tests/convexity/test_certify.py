@@ -1,4 +1,5 @@
 import functools
+import importlib
 
 import chex
 import jax
@@ -11,6 +12,7 @@ from convexity.rows import NOT_CONVEX, data
 from jaxdl import losses
 from jaxdl.convexity import Convex, NotConvex, Undecided, certify
 from jaxdl.convexity.problems import PROBLEMS
+from jaxdl.convexity.proof import Claim, Proof, Step
 from jaxdl.errors import InputError
 from jaxdl.models import registry
 
@@ -218,6 +220,36 @@ def test_undecided_says_what_was_tried():
     verdict = certify(lambda x: -jnp.log(x).sum(), X3, key=KEY)
     assert isinstance(verdict, Undecided)
     assert "segments" in str(verdict)
+
+
+def test_any_kind_of_key_will_do():
+    loss = lambda x: jnp.sin(x)  # noqa: E731
+    for key in (jax.random.key(3), jax.random.PRNGKey(3)):
+        assert isinstance(certify(loss, 0.0, key=key), NotConvex)
+
+
+def test_a_proof_that_the_checker_refuses_counts_for_nothing(monkeypatch):
+    """Whatever the search for proofs claims, here that a sine is a constant."""
+
+    def lies(program, **_):
+        claim = Claim(program.output, "constant")
+        return Proof(program, (Step(claim, "data"),))
+
+    module = importlib.import_module("jaxdl.convexity.certify")
+    monkeypatch.setattr(module, "prove", lies)
+    assert isinstance(certify(jnp.sin, 0.0, key=KEY), NotConvex)
+    verdict = certify(lambda x: -jnp.log(x), 1.0, key=KEY)
+    assert isinstance(verdict, Undecided)
+    assert "refused" in str(verdict)
+
+
+def test_literals_are_read_in_the_precision_of_the_parameters():
+    """In float32 1 + 1e-9 is 1, and what is left is 0, which is convex."""
+    loss = lambda x: x**2 - x**2 * (1 + np.float32(1e-9))  # noqa: E731
+    assert isinstance(certify(loss, np.float32(0), key=KEY), Convex)
+    loss = lambda x: x**2 - x**2 * (1 + 1e-9)  # noqa: E731
+    assert isinstance(certify(loss, np.float32(0), key=KEY), Convex)
+    assert isinstance(certify(loss, np.float64(0), key=KEY), NotConvex)
 
 
 def test_the_verdicts_read_well():

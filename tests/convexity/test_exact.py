@@ -110,6 +110,13 @@ def pool(function, start):
     return pooled
 
 
+@jax.custom_vjp
+def with_own_gradient(x):
+    return jnp.tanh(x)
+
+
+with_own_gradient.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
 MOVES = {
     "transpose": lambda x: x.transpose(2, 0, 3, 1),
     "reshape and slice": lambda x: x.reshape(4, -1)[1:, ::2],
@@ -156,6 +163,7 @@ MOVES = {
     "map": lambda x: lax.map(lambda a: a.sum(axis=-1), x),
     "vmap": lambda x: jax.vmap(lambda a: a[0] @ a[1].T)(x),
     "remat": jax.checkpoint(lambda x: jnp.tanh(x)),
+    "own gradient": with_own_gradient,
     "gradient": jax.grad(lambda x: jnp.tanh(x).sum()),
     "half precision is no rounding": lambda x: x.astype(jnp.float16).astype(x.dtype),
     "dropout": lambda x: jnp.where(
