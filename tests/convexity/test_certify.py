@@ -197,7 +197,10 @@ def test_a_lenet_is_not_convex():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.random((1, 28, 28, 1)), jnp.float32)
     model = registry.build("lenet5", num_classes=10)
-    params = model.init(KEY, images)
+    params = jax.tree.map(
+        lambda leaf: 0.1 * rng.standard_normal(leaf.shape).astype(np.float32),
+        jax.eval_shape(model.init, KEY, images),
+    )
     verdict = certify(
         lambda p: losses.cross_entropy(model.apply(p, images), Y[:1]).mean(),
         params,
