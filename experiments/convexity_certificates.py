@@ -20,6 +20,7 @@ from flint import fmpq, fmpq_mat
 from experiments import convexity_table as table
 from jaxdl import runs
 from jaxdl.convexity import Convex, NotConvex, checker, witness
+from jaxdl.convexity.program import Program
 from jaxdl.convexity.proof import Claim, Proof, Step
 from jaxdl.convexity.tracing import trace
 from jaxdl.errors import InputError
@@ -32,6 +33,7 @@ def to_json(rows: Sequence[table.Row]) -> dict[str, Any]:
     return {
         "data": table.DATA,
         "digest": digest(),
+        "versions": runs.versions(),
         "losses": {row.name: _certificate(row) for row in rows},
     }
 
@@ -91,7 +93,11 @@ def digest() -> str:
 def _certificate(row: table.Row) -> dict[str, Any]:
     verdict = row.verdict
     if isinstance(verdict, Convex):
-        return {"verdict": "convex", "steps": [_step(s) for s in verdict.proof.steps]}
+        return {
+            "verdict": "convex",
+            "program": _traced(verdict.proof.program),
+            "steps": [_step(s) for s in verdict.proof.steps],
+        }
     if isinstance(verdict, NotConvex):
         ends = {name: getattr(verdict.witness, name) for name in ("a", "b")}
         return {"verdict": "not convex", **{k: _point(v) for k, v in ends.items()}}
@@ -103,6 +109,11 @@ def _verified(name: str, certificate: dict[str, Any]) -> str:
     loss, start = table.problem(name)
     program = trace(loss, start)
     if certificate["verdict"] == "convex":
+        if certificate["program"] != _traced(program):
+            return (
+                "FAILED: the proof is about a loss that is computed in other steps, as "
+                "by another version of jax or jaxdl; run the study anew"
+            )
         proof = Proof(program, tuple(map(_read_step, certificate["steps"])))
         try:
             checker.check(program, proof)
@@ -114,6 +125,12 @@ def _verified(name: str, certificate: dict[str, Any]) -> str:
         found = witness.verify(program, a, b)
         return f"not convex: {found}" if found else "FAILED: not above the chord"
     return "undecided, nothing to check"
+
+
+def _traced(program: Program) -> str:
+    """SHA-256 of the steps that a loss takes: a proof names its variables by them."""
+    steps = [(e.primitive, e.inputs, e.output) for e in program.equations]
+    return hashlib.sha256(repr(steps).encode()).hexdigest()
 
 
 def _point(tree: Any) -> list[list[str]]:

@@ -102,7 +102,7 @@ def tampered(study, tmp_path, change):
 def swap(stored):
     """A proof and a witness, of losses that they do not fit."""
     losses = stored["losses"]
-    losses["deep linear 2 + CE"] = losses["softmax"]
+    losses["deep linear 2 + CE"] = losses["softmax"]  # computed in other steps
     losses["softmax"] = {
         "verdict": "not convex",
         "a": [["0x0p+0"] * 2, ["0x1p+0"] * 60],
