@@ -45,6 +45,16 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Digits(Network):
+    """The same on images of MNIST's size."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return (28, 28, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Convolution:
     """A square convolution in one direction, padded so as to keep the size."""
 
@@ -117,7 +127,7 @@ class Epoch:
 
 
 Case = Network | Convolution | Product | Epoch
-KINDS = {kind.__name__: kind for kind in (Network, Convolution, Product, Epoch)}
+KINDS = {kind.__name__: kind for kind in (Network, Digits, Convolution, Product, Epoch)}
 
 
 def to_json(case: Case) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def fnn(x: Any, arch: str, small: bool, *, dense: Any, **_: Any) -> jax.Array:
 
 
 def lenet(x: Any, arch: str, small: bool, *, conv: Any, dense: Any, **_: Any) -> Any:
-    """Two convolutions and two dense layers."""
+    """Two convolutions and two dense layers; smaller images are padded to 32x32."""
+    side = (32 - x.shape[1]) // 2
+    x = jnp.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
     for features in (6, 16):
         x = pool(nn.relu(conv(features, 5)(x)), 2, 2)
     x = x.reshape(len(x), -1)

@@ -68,6 +68,43 @@ def epoch(case: Epoch) -> Prepared:
     return Prepared(run, size(carry[0]["params"]))
 
 
+def hvp(case: Network) -> Prepared:
+    """Hessian-vector products as in JAX's manual: one compiled, called in turn."""
+    images, labels = batch(case)
+    model = Plain(case)
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
+
+    def loss(params: Any) -> jax.Array:
+        logits = model.apply({"params": params}, images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean()
+
+    @jax.jit
+    def product(params: Any, vector: Any) -> Any:
+        return unit(jax.jvp(jax.grad(loss), (params,), (vector,))[1])
+
+    vector = unit(jax.tree.map(jnp.ones_like, params))
+
+    def run(count: int) -> float:
+        nonlocal vector
+        for _ in range(count):
+            vector = product(params, vector)
+        return first(vector)
+
+    return Prepared(run, size(params))
+
+
+def unit(vector: Any) -> Any:
+    """A pytree scaled to norm one: power iteration stays finite."""
+    norm = optax.tree.norm(vector)
+    return jax.tree.map(lambda x: x / norm, vector)
+
+
+def first(vector: Any) -> float:
+    """A number of a pytree, which waits for it."""
+    return float(jax.tree.leaves(vector)[0].ravel()[0])
+
+
 def trainer(case: Network, images: jax.Array) -> tuple[Any, Any]:
     """A compiled step (carry, images, labels) -> (carry, loss), and the first carry."""
     model = Plain(case)

@@ -25,6 +25,7 @@ from benchmarks.cases import (
 from benchmarks.worker import Prepared
 from jaxdl import losses, ops
 from jaxdl.config import OptimConfig
+from jaxdl.convexity import hessian
 from jaxdl.data import augment
 from jaxdl.data.batches import Batch, Layout, epoch_order
 from jaxdl.models import registry
@@ -68,6 +69,31 @@ def step(case: Network) -> Prepared:
         return float(carry.totals.loss)
 
     return Prepared(run, flax_rival.size(carry.variables["params"]))
+
+
+def hvp(case: Network) -> Prepared:
+    """Products of the Hessian of the mean cross-entropy, each with the one before."""
+    images, labels = flax_rival.batch(case)
+    model, unit = _model(case), flax_rival.unit
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
+
+    @jax.jit
+    def many(params: Any, vector: Any, count: int) -> Any:
+        def loss(params: Any) -> jax.Array:
+            logits = model.apply({"params": params}, images)
+            return losses.cross_entropy(logits, labels).mean()
+
+        product = hessian.product(loss, params)
+        return jax.lax.fori_loop(0, count, lambda i, v: unit(product(v)), vector)
+
+    vector = unit(jax.tree.map(jnp.ones_like, params))
+
+    def run(count: int) -> float:
+        nonlocal vector
+        vector = many(params, vector, count)
+        return flax_rival.first(vector)
+
+    return Prepared(run, flax_rival.size(params))
 
 
 def epoch(case: Epoch, *, resident: bool = True) -> Prepared:

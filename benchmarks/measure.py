@@ -77,6 +77,21 @@ EPOCH_RIVALS = {
 """Those of whole epochs."""
 
 
+HVP_RIVALS = {
+    **{name: RIVALS[name] for name in ("jaxdl", "jaxdl pure")},
+    **{
+        f"torch {method}": Rival("torch", _TORCH, {"method": method})
+        for method in ("double backward", "func", "func compiled")
+    },
+    **{
+        name: Rival("torch", (*_TORCH, name), {"method": name})
+        for name in ("curvlinops", "pyhessian")
+    },
+    **{name: RIVALS[name] for name in ("flax", "flax+cure")},
+}
+"""Those of products with a Hessian."""
+
+
 class FailedError(Exception):
     """A rival cannot do a case; the message says why in a few words."""
 
@@ -212,7 +227,7 @@ class Effort:
 
 def find(name: str) -> Rival:
     """The rival of that name."""
-    return EPOCH_RIVALS.get(name) or RIVALS[name]
+    return {**RIVALS, **EPOCH_RIVALS, **HVP_RIVALS}[name]
 
 
 def installed(names: Iterable[str]) -> tuple[list[str], list[str]]:

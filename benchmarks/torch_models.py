@@ -23,8 +23,10 @@ def build(network: Network) -> nn.Module:
             nn.Linear(256, CLASSES),
         )
     if arch == "lenet5":
+        height, _, channels = network.image_shape
+        first = nn.Conv2d(channels, 6, 5, padding=(32 - height) // 2)
         return nn.Sequential(
-            *(nn.Conv2d(network.image_shape[-1], 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(first, nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(400, 120), nn.ReLU()),
             *(nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, CLASSES)),

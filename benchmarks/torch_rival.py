@@ -1,8 +1,11 @@
 """PyTorch, as its users have it: default settings, all cores."""
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator
+from functools import partial
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -30,7 +33,11 @@ torch.manual_seed(0)
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    found = {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    for name in ("curvlinops-for-pytorch", "PyHessian"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def step(case: Network, *, channels_last: bool, compile: bool = False) -> Prepared:
@@ -45,6 +52,101 @@ def step(case: Network, *, channels_last: bool, compile: bool = False) -> Prepar
         return loss.item()
 
     return Prepared(run, sum(p.numel() for p in net.parameters()))
+
+
+def hvp(case: Network, *, method: str) -> Prepared:
+    """Products of the Hessian of the mean cross-entropy, each with the one before.
+
+    Methods: "double backward" differentiates a gradient whose graph is kept; "func" is
+    `torch.func.jvp` of `torch.func.grad`, "func compiled" the same compiled;
+    "curvlinops" and "pyhessian" call these libraries.
+    """
+    net, images = _network(case, channels_last=False)
+    labels = torch.randint(0, CLASSES, (case.batch,))
+    params = dict(net.named_parameters())
+    criterion = torch.nn.CrossEntropyLoss()
+    vector = _unit([torch.ones_like(p) for p in params.values()])
+    product = PRODUCTS[method](net, criterion, params, images, labels)
+
+    def run(count: int) -> float:
+        nonlocal vector
+        for _ in range(count):
+            vector = _unit(product(vector))
+        return vector[0].flatten()[0].item()
+
+    return Prepared(run, sum(p.numel() for p in params.values()))
+
+
+def _unit(vector: list[torch.Tensor]) -> list[torch.Tensor]:
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(vector)))
+    return list(torch._foreach_div(vector, norm))
+
+
+def _double_backward(
+    net: Any, criterion: Any, params: Any, images: torch.Tensor, labels: torch.Tensor
+) -> Any:
+    leaves = list(params.values())
+    gradient = torch.autograd.grad(
+        criterion(net(images), labels), leaves, create_graph=True
+    )
+    return lambda vector: list(
+        torch.autograd.grad(gradient, leaves, vector, retain_graph=True)
+    )
+
+
+def _func(
+    net: Any,
+    criterion: Any,
+    params: Any,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    compile: bool = False,
+) -> Any:
+    values = {name: p.detach() for name, p in params.items()}
+
+    def loss(values: Any) -> torch.Tensor:
+        logits = torch.func.functional_call(net, values, (images,))
+        return criterion(logits, labels)
+
+    def once(values: Any, vector: Any) -> Any:
+        return torch.func.jvp(torch.func.grad(loss), (values,), (vector,))[1]
+
+    call = torch.compile(once) if compile else once
+
+    def product(vector: list[torch.Tensor]) -> list[torch.Tensor]:
+        named = dict(zip(values, vector, strict=True))
+        return list(call(values, named).values())
+
+    return product
+
+
+def _curvlinops(
+    net: Any, criterion: Any, params: Any, images: torch.Tensor, labels: torch.Tensor
+) -> Any:
+    curvlinops = importlib.import_module("curvlinops")
+    matrix = curvlinops.HessianLinearOperator(
+        net, criterion, list(params.values()), [(images, labels)], progressbar=False
+    )
+    return lambda vector: list(matrix @ vector)
+
+
+def _pyhessian(
+    net: Any, criterion: Any, params: Any, images: torch.Tensor, labels: torch.Tensor
+) -> Any:
+    pyhessian = importlib.import_module("pyhessian")
+    found = pyhessian.hessian(net, criterion, data=(images, labels), cuda=False)
+    multiply = importlib.import_module("pyhessian.utils").hessian_vector_product
+    return lambda vector: list(multiply(found.gradsH, found.params, vector))
+
+
+PRODUCTS: dict[str, Any] = {
+    "double backward": _double_backward,
+    "func": _func,
+    "func compiled": partial(_func, compile=True),
+    "curvlinops": _curvlinops,
+    "pyhessian": _pyhessian,
+}
+"""Ways to a product of the Hessian with a list of tensors."""
 
 
 def epoch(

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import cli
 
-COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference")
+COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference", "hvp")
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def test_help_loads_neither_jax_nor_torch():
         ("conv", ["--layers", "8,3,3,2"], "kernels of odd size, not '8,3,3,2'"),
         ("epoch", ["--images=10"], "--images must be at least a batch of 64, not 10"),
         ("memory", ["--no-such-option"], "--no-such-option"),
+        ("hvp", ["--networks", "vgg16"], "--networks"),
+        ("hvp", ["--rivals", "torch nhwc"], "--rivals knows 'jaxdl'"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(call, command, args, said):

@@ -7,6 +7,7 @@ from benchmarks import cases, flax_models
 from jaxdl.models import cost, registry
 
 SOME = [n for n in cases.NETWORKS if not n.arch.startswith("resnet101")]
+SOME.append(cases.Digits("lenet5", None))
 
 
 def ours(network):
@@ -14,14 +15,14 @@ def ours(network):
     return registry.build(network.arch, num_classes=cases.CLASSES, **options)
 
 
-@pytest.mark.parametrize("network", SOME, ids=lambda n: n.name)
+@pytest.mark.parametrize("network", SOME, ids=lambda n: n.title)
 def test_plain_flax_has_our_networks(network):
     plain, shape = flax_models.Plain(network), (2, *network.image_shape)
     assert cost.parameters(plain, shape) == cost.parameters(ours(network), shape)
     assert cost.flops(plain, shape) == cost.flops(ours(network), shape)
 
 
-@pytest.mark.parametrize("network", SOME, ids=lambda n: n.name)
+@pytest.mark.parametrize("network", SOME, ids=lambda n: n.title)
 def test_torch_has_our_networks(network):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("torch.utils.flop_counter")
