@@ -1,0 +1,294 @@
+"""Trials side by side in one compiled program: the project's own step, many times over.
+
+Trials whose networks have the same shapes share a program. What differs between them
+is data to it: the seed, the learning rate of every step (hence any schedule of any
+length), dropout, momentum, weight decay, label smoothing, and the numbers of clipping
+and averaging. A program takes `width` trials at a time: an equal number on each device
+of a mesh, and on a device by `vmap`.
+
+On a CPU a device is a core (`jax_num_cpu_devices`). One trial per core, each product on
+one core, beats a `vmap` of several wherever a product is longer than the time it takes
+to start one; `benchmarks.search` measures both. Convolutions are never mapped over
+their weights: XLA turns them into grouped ones, which are slow.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdl.config import Config
+from jaxdl.data import batches
+from jaxdl.data.batches import Batch, Layout
+from jaxdl.data.sources import Split
+from jaxdl.models import registry
+from jaxdl.search import space
+from jaxdl.traced import is_off
+from jaxdl.training import assemble, optim
+from jaxdl.training.assemble import DataFacts
+from jaxdl.training.epoch import Examples
+from jaxdl.training.parallel import Devices
+from jaxdl.training.state import (
+    NEVER,
+    TrainState,
+    Variables,
+    evaluated_variables,
+    zero_totals,
+)
+
+AXIS = "trials"
+"""Mesh axis over which trials are spread."""
+TRACED = ("dropout", "momentum", "weight_decay", "label_smoothing", "clip_norm", "ema")
+"""Numbers that may differ between the trials of a program; the learning rate too."""
+LANES_ON_CPU = 8
+"""Trials that a core maps over where their network is small."""
+SMALL = 2**15
+"""Most parameters of such a network; see `benchmarks.search`."""
+LANES_ELSEWHERE = 32
+"""Trials that any other device maps over."""
+
+
+class Outcome(NamedTuple):
+    """What trials have come to after an epoch; host arrays [width]."""
+
+    train_loss: np.ndarray
+    """Mean over the epoch's batches, as they were seen."""
+    train_accuracy: np.ndarray
+    """In [0, 1], likewise."""
+    loss: np.ndarray
+    """Mean loss on the validation split."""
+    accuracy: np.ndarray
+    """In [0, 1], on the validation split."""
+    diverged: np.ndarray
+    """bool: a loss was not finite."""
+
+
+class Material(NamedTuple):
+    """The data of a study, on every device of its mesh."""
+
+    mesh: Mesh
+    facts: DataFacts
+    train: Examples
+    validation: Examples
+    """In equal chunks, [chunks, size, ...]; the last one is filled up."""
+    weights: jax.Array
+    """float32 [chunks, size]: 1, or 0 for what is filled up."""
+    count: int
+    """Examples of the validation split."""
+
+
+class Program(NamedTuple):
+    """Compiled functions over `width` trials, whose states have that leading axis."""
+
+    width: int
+    start: Callable[[Sequence[int]], TrainState]
+    """seeds -> states before the first step."""
+    epoch: Callable[[TrainState, Mapping[str, Any], np.ndarray, int], TrainState]
+    """(states, traced numbers [width], rates [width, steps], epoch) -> states."""
+    outcome: Callable[[TrainState], Outcome]
+    """Totals of the epoch, and the validation split."""
+
+
+def material(
+    train: Split, validation: Split, classes: tuple[str, ...], devices: Sequence[Any]
+) -> Material:
+    """Puts the data on the devices that a study uses.
+
+    Args:
+      train: examples to train on.
+      validation: examples by which trials are ranked.
+      classes: names of the classes.
+      devices: JAX devices, one or more.
+    """
+    mesh = Mesh(np.array(devices), (AXIS,))
+    count = len(validation.labels)
+    size = min(count, assemble.EVALUATION_BATCH)
+    places = np.arange(-(-count // size) * size).reshape(-1, size)
+    chosen = np.minimum(places, count - 1)
+    chunks = Examples(*(a[chosen] for a in (validation.images, validation.labels)))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    put = jax.device_put(
+        (
+            Examples(train.images, train.labels),
+            chunks,
+            (places < count).astype(np.float32),
+        ),
+        everywhere,
+    )
+    return Material(mesh, assemble.facts(train, classes), *put, count)
+
+
+def shape_of(config: Config) -> Config:
+    """What of a configuration decides its program, the same for all that share it."""
+    settings: dict[str, Any] = {name: 0.5 for name in traced_numbers(config)}
+    optimizer = dataclasses.replace(
+        config.optim,
+        learning_rate=1.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        step_epochs=(),
+        step_factor=1.0,
+    )
+    config = dataclasses.replace(config, optim=optimizer)
+    run = dataclasses.replace(config.run, epochs=1, seed=0)
+    return space.applied(dataclasses.replace(config, run=run), settings)
+
+
+def traced_numbers(config: Config) -> dict[str, float]:
+    """The numbers of a configuration that are arguments of its program.
+
+    One that is off (0 or None) is none of them: its program leaves out what it is for.
+    """
+    found = {name: getattr(getattr(config, space.FIELDS[name][0]), name) for name in TRACED}
+    return {name: float(value) for name, value in found.items() if not is_off(value)}
+
+
+def rates(config: Config, steps_per_epoch: int) -> np.ndarray:
+    """Learning rate of every step of a run, float32 [epochs, steps_per_epoch]."""
+    total = config.run.epochs * steps_per_epoch
+    schedule = optim.make_schedule(config.optim, total, steps_per_epoch)
+    every = jax.vmap(lambda i: jnp.float32(schedule(i)))(jnp.arange(total))
+    return np.asarray(every).reshape(config.run.epochs, steps_per_epoch)
+
+
+def lanes(config: Config, data: Material) -> int:
+    """How many trials a device maps over: a rule of static shapes, not of timings."""
+    if registry.spec(config.model.arch).family != "fnn":
+        return 1
+    if data.mesh.devices.flat[0].platform != "cpu":
+        return LANES_ELSEWHERE
+    hidden = config.model.hidden
+    sizes = (
+        int(np.prod(data.facts.image_shape)),
+        *((512, 256) if hidden is None else hidden),
+        len(data.facts.classes),
+    )
+    parameters = sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return LANES_ON_CPU if parameters <= SMALL else 1
+
+
+def compile(shape: Config, data: Material, lanes: int) -> Program:
+    """The program of all trials of a shape; compiled at its first calls.
+
+    Args:
+      shape: from `shape_of`, valid by `assemble.validate`.
+      data: from `material`.
+      lanes: trials per device.
+
+    Raises:
+      InputError: at the first call, from `assemble.assemble`.
+    """
+    size = len(data.train.labels)
+    steps = size // shape.run.batch_size
+    layout = Layout(shape.run.batch_size, shape.optim.accumulate, 1)
+    alone = Devices("jit", Mesh(data.mesh.devices.flat[:1], ("data",)))
+    width = lanes * data.mesh.size
+
+    def parts(numbers: Mapping[str, Any], rate: jax.Array) -> assemble.Parts:
+        config = space.applied(shape, numbers)
+        schedule = lambda count: rate  # noqa: E731
+        return assemble.assemble(config, data.facts, steps, steps, alone, schedule)
+
+    def start(seed: jax.Array) -> TrainState:
+        made = parts({}, jnp.float32(1))
+        config = dataclasses.replace(
+            shape, run=dataclasses.replace(shape.run, seed=seed)
+        )
+        return assemble.initial_state(config, made, data.facts)
+
+    def epoch(
+        state: TrainState,
+        numbers: Mapping[str, jax.Array],
+        rates: jax.Array,
+        index: jax.Array,
+        train: Examples,
+    ) -> TrainState:
+        order = batches.epoch_order(state.key, index, size)
+        positions = jnp.asarray(layout.positions[0])
+
+        def one(i: jax.Array, state: TrainState) -> TrainState:
+            chosen = order[i * layout.batch_size + positions]
+            batch = Batch(train.images[chosen], train.labels[chosen], positions)
+            return parts(numbers, rates[i]).train_step(state, batch)
+
+        begun = state._replace(totals=zero_totals())
+        return jax.lax.fori_loop(0, steps, one, begun)
+
+    def validate(
+        variables: Variables, validation: Examples, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        made = parts({}, jnp.float32(1))
+
+        def chunk(some: tuple[Examples, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            (images, labels), weight = some
+            logits = made.predict(variables, images)
+            correct = (logits.argmax(-1) == labels) * weight
+            return correct.sum(), (made.loss(logits, labels) * weight).sum()
+
+        correct, loss = jax.lax.map(chunk, (validation, weights))
+        return correct.sum(), loss.sum()
+
+    each = _over_mesh(data.mesh, lanes)
+    starts = each(start, mapped=(True,))
+    epochs = each(epoch, mapped=(True, True, True, False, False), donate=(0,))
+    validates = each(validate, mapped=(True, False, False))
+
+    def outcome(states: TrainState) -> Outcome:
+        sums = validates(evaluated_variables(states), data.validation, data.weights)
+        totals, bad_step, (correct, loss) = jax.device_get(
+            (states.totals, states.bad_step, sums)
+        )
+        finite = np.isfinite(loss) & (bad_step == NEVER)
+        return Outcome(
+            train_loss=totals.loss / totals.examples,
+            train_accuracy=totals.correct / totals.examples,
+            loss=loss / data.count,
+            accuracy=np.where(finite, correct.astype(np.float64) / data.count, np.nan),
+            diverged=~finite,
+        )
+
+    return Program(
+        width,
+        lambda seeds: starts(np.asarray(seeds, np.uint32)),
+        lambda states, numbers, rates, index: epochs(
+            states, numbers, rates, np.int32(index), data.train
+        ),
+        outcome,
+    )
+
+
+def _over_mesh(mesh: Mesh, lanes: int) -> Callable[..., Callable[..., Any]]:
+    """Compiles a function of one trial for all: `vmap` on a device, a mesh over them.
+
+    Arguments marked as mapped, and the results, have an axis of trials in front.
+    """
+
+    def compiled(
+        function: Callable[..., Any],
+        *,
+        mapped: tuple[bool, ...],
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        def on_device(*args: Any) -> Any:
+            if lanes > 1:
+                axes = tuple(0 if is_mapped else None for is_mapped in mapped)
+                return jax.vmap(function, axes)(*args)
+            firsts = (
+                jax.tree.map(lambda x: x[0], arg) if is_mapped else arg
+                for arg, is_mapped in zip(args, mapped, strict=True)
+            )
+            return jax.tree.map(lambda x: x[None], function(*firsts))
+
+        spread = PartitionSpec(AXIS)
+        specs = tuple(spread if is_mapped else PartitionSpec() for is_mapped in mapped)
+        # No trial looks at another: there is nothing for a checker to check.
+        whole = jax.shard_map(
+            on_device, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False
+        )
+        return jax.jit(whole, donate_argnums=donate)
+
+    return compiled
