@@ -13,6 +13,7 @@ their weights: XLA turns them into grouped ones, which are slow.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,19 +53,26 @@ LANES_ELSEWHERE = 32
 """Trials that any other device maps over."""
 
 
-class Outcome(NamedTuple):
-    """What trials have come to after an epoch; host arrays [width]."""
+class Scores(NamedTuple):
+    """How trials do on some examples; host arrays [width]."""
 
-    train_loss: np.ndarray
-    """Mean over the epoch's batches, as they were seen."""
-    train_accuracy: np.ndarray
-    """In [0, 1], likewise."""
     loss: np.ndarray
-    """Mean loss on the validation split."""
+    """Mean loss."""
     accuracy: np.ndarray
-    """In [0, 1], on the validation split."""
-    diverged: np.ndarray
-    """bool: a loss was not finite."""
+    """In [0, 1]."""
+
+
+class Chunks(NamedTuple):
+    """A split in equal chunks, on every device; the last one is filled up."""
+
+    images: jax.Array
+    """uint8 [chunks, size, H, W, C]."""
+    labels: jax.Array
+    """int32 [chunks, size]."""
+    weights: jax.Array
+    """float32 [chunks, size]: 1, or 0 for what is filled up."""
+    examples: int
+    """Examples of the split."""
 
 
 class Material(NamedTuple):
@@ -73,12 +81,7 @@ class Material(NamedTuple):
     mesh: Mesh
     facts: DataFacts
     train: Examples
-    validation: Examples
-    """In equal chunks, [chunks, size, ...]; the last one is filled up."""
-    weights: jax.Array
-    """float32 [chunks, size]: 1, or 0 for what is filled up."""
-    count: int
-    """Examples of the validation split."""
+    validation: Chunks
 
 
 class Program(NamedTuple):
@@ -89,8 +92,11 @@ class Program(NamedTuple):
     """seeds -> states before the first step."""
     epoch: Callable[[TrainState, Mapping[str, Any], np.ndarray, int], TrainState]
     """(states, traced numbers [width], rates [width, steps], epoch) -> states."""
-    outcome: Callable[[TrainState], Outcome]
-    """Totals of the epoch, and the validation split."""
+    seen: Callable[[TrainState], tuple[Scores, np.ndarray]]
+    """The epoch's batches as they were seen; and bool [width], whether a loss in the
+    run was not finite."""
+    score: Callable[[TrainState, Chunks], Scores]
+    """Any other examples."""
 
 
 def material(
@@ -105,26 +111,26 @@ def material(
       devices: JAX devices, one or more.
     """
     mesh = Mesh(np.array(devices), (AXIS,))
-    count = len(validation.labels)
+    examples = Examples(*_everywhere((train.images, train.labels), mesh))
+    facts = assemble.facts(train, classes)
+    return Material(mesh, facts, examples, chunked(validation, mesh))
+
+
+def chunked(split: Split, mesh: Mesh) -> Chunks:
+    """Puts a split on all devices of a mesh, ready for `Program.score`."""
+    count = len(split.labels)
     size = min(count, assemble.EVALUATION_BATCH)
     places = np.arange(-(-count // size) * size).reshape(-1, size)
     chosen = np.minimum(places, count - 1)
-    chunks = Examples(*(a[chosen] for a in (validation.images, validation.labels)))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    put = jax.device_put(
-        (
-            Examples(train.images, train.labels),
-            chunks,
-            (places < count).astype(np.float32),
-        ),
-        everywhere,
-    )
-    return Material(mesh, assemble.facts(train, classes), *put, count)
+    weights = (places < count).astype(np.float32)
+    arrays = (split.images[chosen], split.labels[chosen], weights)
+    images, labels, weights = _everywhere(arrays, mesh)
+    return Chunks(images, labels, weights, count)
 
 
 def shape_of(config: Config) -> Config:
     """What of a configuration decides its program, the same for all that share it."""
-    settings: dict[str, Any] = {name: 0.5 for name in traced_numbers(config)}
+    settings: dict[str, Any] = dict.fromkeys(traced_numbers(config), 0.5)
     optimizer = dataclasses.replace(
         config.optim,
         learning_rate=1.0,
@@ -143,7 +149,9 @@ def traced_numbers(config: Config) -> dict[str, float]:
 
     One that is off (0 or None) is none of them: its program leaves out what it is for.
     """
-    found = {name: getattr(getattr(config, space.FIELDS[name][0]), name) for name in TRACED}
+    found = {
+        name: getattr(getattr(config, space.FIELDS[name][0]), name) for name in TRACED
+    }
     return {name: float(value) for name, value in found.items() if not is_off(value)}
 
 
@@ -167,7 +175,7 @@ def lanes(config: Config, data: Material) -> int:
         *((512, 256) if hidden is None else hidden),
         len(data.facts.classes),
     )
-    parameters = sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    parameters = sum(a * b for a, b in itertools.pairwise(sizes))
     return LANES_ON_CPU if parameters <= SMALL else 1
 
 
@@ -193,7 +201,7 @@ def compile(shape: Config, data: Material, lanes: int) -> Program:
         schedule = lambda count: rate  # noqa: E731
         return assemble.assemble(config, data.facts, steps, steps, alone, schedule)
 
-    def start(seed: jax.Array) -> TrainState:
+    def start(seed: Any) -> TrainState:
         made = parts({}, jnp.float32(1))
         config = dataclasses.replace(
             shape, run=dataclasses.replace(shape.run, seed=seed)
@@ -218,37 +226,35 @@ def compile(shape: Config, data: Material, lanes: int) -> Program:
         begun = state._replace(totals=zero_totals())
         return jax.lax.fori_loop(0, steps, one, begun)
 
-    def validate(
-        variables: Variables, validation: Examples, weights: jax.Array
+    def sums(
+        variables: Variables, chunks: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         made = parts({}, jnp.float32(1))
 
-        def chunk(some: tuple[Examples, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            (images, labels), weight = some
+        def chunk(some: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            images, labels, weight = some
             logits = made.predict(variables, images)
             correct = (logits.argmax(-1) == labels) * weight
             return correct.sum(), (made.loss(logits, labels) * weight).sum()
 
-        correct, loss = jax.lax.map(chunk, (validation, weights))
+        correct, loss = jax.lax.map(chunk, chunks)
         return correct.sum(), loss.sum()
 
     each = _over_mesh(data.mesh, lanes)
     starts = each(start, mapped=(True,))
     epochs = each(epoch, mapped=(True, True, True, False, False), donate=(0,))
-    validates = each(validate, mapped=(True, False, False))
+    all_sums = each(sums, mapped=(True, False))
 
-    def outcome(states: TrainState) -> Outcome:
-        sums = validates(evaluated_variables(states), data.validation, data.weights)
-        totals, bad_step, (correct, loss) = jax.device_get(
-            (states.totals, states.bad_step, sums)
-        )
-        finite = np.isfinite(loss) & (bad_step == NEVER)
-        return Outcome(
-            train_loss=totals.loss / totals.examples,
-            train_accuracy=totals.correct / totals.examples,
-            loss=loss / data.count,
-            accuracy=np.where(finite, correct.astype(np.float64) / data.count, np.nan),
-            diverged=~finite,
+    def seen(states: TrainState) -> tuple[Scores, np.ndarray]:
+        totals, bad_step = jax.device_get((states.totals, states.bad_step))
+        loss, accuracy = (x / totals.examples for x in (totals.loss, totals.correct))
+        return Scores(loss, accuracy), bad_step != NEVER
+
+    def score(states: TrainState, chunks: Chunks) -> Scores:
+        arrays = (chunks.images, chunks.labels, chunks.weights)
+        correct, loss = jax.device_get(all_sums(evaluated_variables(states), arrays))
+        return Scores(
+            loss / chunks.examples, correct.astype(np.float64) / chunks.examples
         )
 
     return Program(
@@ -257,8 +263,13 @@ def compile(shape: Config, data: Material, lanes: int) -> Program:
         lambda states, numbers, rates, index: epochs(
             states, numbers, rates, np.int32(index), data.train
         ),
-        outcome,
+        seen,
+        score,
     )
+
+
+def _everywhere(tree: Any, mesh: Mesh) -> Any:
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def _over_mesh(mesh: Mesh, lanes: int) -> Callable[..., Callable[..., Any]]:

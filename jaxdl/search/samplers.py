@@ -8,7 +8,6 @@ told the journal.
 """
 
 import importlib
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -25,7 +24,7 @@ class Tried(NamedTuple):
 
     settings: Settings
     score: float | None
-    """To be made large; NaN where it diverged, None while it is not known."""
+    """To be made large; None while it is not known."""
 
 
 def check(sampler: Sampler) -> None:
@@ -65,9 +64,7 @@ def propose(
     return _by_optuna(of, seed, index, tried)
 
 
-def _by_optuna(
-    of: Space, seed: int, index: int, tried: Sequence[Tried]
-) -> Settings:
+def _by_optuna(of: Space, seed: int, index: int, tried: Sequence[Tried]) -> Settings:
     optuna = _optuna()
     distributions = {name: _distribution(optuna, d) for name, d in of.items()}
     with warnings.catch_warnings():
@@ -80,15 +77,14 @@ def _by_optuna(
     study = optuna.create_study(direction="maximize", sampler=sampler)
     states = optuna.trial.TrialState
     for one in tried:
-        known = one.score is not None and not math.isnan(one.score)
-        state = states.COMPLETE if known else states.FAIL
-        state = states.RUNNING if one.score is None else state
         study.add_trial(
             optuna.trial.create_trial(
-                params={name: _encoded(of[name], v) for name, v in one.settings.items()},
+                params={
+                    name: _encoded(of[name], v) for name, v in one.settings.items()
+                },
                 distributions=distributions,
-                value=one.score if known else None,
-                state=state,
+                value=one.score,
+                state=states.RUNNING if one.score is None else states.COMPLETE,
             )
         )
     found = study.ask(distributions).params

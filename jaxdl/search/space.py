@@ -310,7 +310,7 @@ def _kinds(name: str) -> tuple[Any, ...]:
 
 
 def _allowed(name: str) -> str:
-    said = []
+    said: list[str] = []
     for kind in _kinds(name):
         if typing.get_origin(kind) is Literal:
             said.extend(map(str, typing.get_args(kind)))
