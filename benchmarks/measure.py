@@ -77,6 +77,19 @@ EPOCH_RIVALS = {
 """Those of whole epochs."""
 
 
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+_A_CORE_EACH = {"JAX_NUM_CPU_DEVICES": str(_CORES)}
+SEARCH_RIVALS = {
+    "jaxdl spread": Rival("jaxdl", (), {"lanes": 1}, _A_CORE_EACH),
+    "jaxdl vmap": Rival("jaxdl", (), {"lanes": 8}, _A_CORE_EACH),
+    "torch": Rival("torch", _TORCH, {"fused": False}),
+    "torch fused": Rival("torch", _TORCH, {"fused": True}),
+    "torch 1 thread": Rival("torch", _TORCH, {"fused": True, "threads": 1}),
+}
+"""Those of a search: trials one on each core, or eight mapped over on each; and torch
+with one trial after the other, its SGD in its default form or fused."""
+
+
 class FailedError(Exception):
     """A rival cannot do a case; the message says why in a few words."""
 
@@ -212,7 +225,7 @@ class Effort:
 
 def find(name: str) -> Rival:
     """The rival of that name."""
-    return EPOCH_RIVALS.get(name) or RIVALS[name]
+    return {**RIVALS, **EPOCH_RIVALS, **SEARCH_RIVALS}[name]
 
 
 def installed(names: Iterable[str]) -> tuple[list[str], list[str]]:

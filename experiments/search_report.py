@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from jaxdl import config as settings
 from jaxdl import plots_search, runs
 from jaxdl.data.sources import Dataset
 from jaxdl.search import space, studies
-from jaxdl.search.importance import Importance, importances
+from jaxdl.search.importance import Forest, importances
 from jaxdl.search.studies import Ranked, Result, Score, Study
 
 LISTED = 10
@@ -42,12 +41,12 @@ class Findings(NamedTuple):
 
 def write(folder: Path, found: Findings) -> Path:
     """Writes report, figures and result.json; returns the path of the HTML."""
-    fields = importances(*_first_rung(found))
-    figures = _figures(found, fields)
+    forest = importances(*_first_rung(found))
+    figures = _figures(found, forest)
     parts = [
         _answer(found),
         _ranking(found),
-        _mattered(found, fields),
+        _mattered(found, forest),
         _rungs(found),
     ]
     effect = None
@@ -59,7 +58,7 @@ def write(folder: Path, found: Findings) -> Path:
         )
     parts.append(_method(found))
     page = handout.write(folder, "\n\n".join(parts) + "\n", figures)
-    runs.write_json(folder / "result.json", _record(found, fields, effect))
+    runs.write_json(folder / "result.json", _record(found, forest, effect))
     return page
 
 
@@ -90,7 +89,7 @@ def _first_rung(
     return found.study.space, [r.settings for r in ranked], [r.accuracy for r in ranked]
 
 
-def _figures(found: Findings, fields: Sequence[Importance]) -> dict[str, Figure]:
+def _figures(found: Findings, forest: Forest | None) -> dict[str, Figure]:
     of, chosen, scores = _first_rung(found)
     epochs = len(found.results[0][0].curve)
     where = f"{found.dataset.name}, {len(scores)} configurations"
@@ -113,9 +112,9 @@ def _figures(found: Findings, fields: Sequence[Importance]) -> dict[str, Figure]
             f"Learning curves by rung, {found.dataset.name}",
         ),
     }
-    if fields:
+    if forest:
         figures["importance"] = plots_search.importance(
-            fields, f"Which settings mattered ({where}, {epochs} epochs)"
+            forest.fields, f"Which settings mattered ({where}, {epochs} epochs)"
         )
     return figures
 
@@ -179,28 +178,35 @@ def _ranking(found: Findings) -> str:
             handout.table(["", f"validation{mean}", "loss", *names], rows),
             f"The standard error of one such accuracy, from {count:,} images alone, is "
             f"{100 * error:.2f} points: neighbours in this table are hardly apart, and "
-            f"the first one's figure is somewhat lucky, as a maximum is. The test "
-            f"set's figure is not chosen by, and so it is not.",
+            f"the first one's figure is somewhat lucky, as a maximum is. Nothing "
+            f"was chosen by the test set, so its figure has no such luck in it.",
         ]
     )
 
 
-def _mattered(found: Findings, fields: Sequence[Importance]) -> str:
+def _mattered(found: Findings, forest: Forest | None) -> str:
     parts = [
         "## What mattered",
         "![Parallel coordinates](figures/parallel.png)",
         "Each line is a configuration of the first rung; the colour is its validation "
         "accuracy. The worst quarter shares the lowest place of the last axis.",
     ]
-    if fields:
-        top = fields[0]
+    if forest:
+        top = forest.fields[0]
         parts += [
             "![Importance of the settings](figures/importance.png)",
             f"`{top.field}` accounts for most: without its values a random forest (200 "
             f"trees, scikit-learn) that has learnt the ranks of the configurations "
-            f"loses {top.mean:.0%} of the variance that it is to explain. Bars are "
-            f"means over 50 shuffles, with the range from the 5th to the 95th "
-            f"percentile. This is a description of {len(_first_rung(found)[1])} trials "
+            f"loses {top.mean:.0%} of the variance that it is to explain (permutation "
+            f"importance; more than 100 % is possible). Bars are means over 50 "
+            f"shuffles, with the range from the 5th to the 95th percentile. Out of bag "
+            f"the forest explains {forest.explained:.0%} of the variance"
+            + (
+                ", so that the order is to be trusted little. "
+                if forest.explained < 0.3
+                else ". "
+            )
+            + f"This is a description of {len(_first_rung(found)[1])} trials "
             f"and this space, not a law: a field whose whole range is good does not "
             f"show.",
         ]
@@ -236,7 +242,7 @@ def _rungs(found: Findings) -> str:
     ):
         later = {one.configuration: one.accuracy for one in studies.rank(after)}
         earlier = {one.configuration: one.accuracy for one in studies.rank(before)}
-        if len(later) > 2:
+        if len(later) >= 5:
             pairs = [(earlier[c], score) for c, score in later.items()]
             rho = spearmanr(*zip(*pairs, strict=True)).statistic
             parts.append(
@@ -297,7 +303,7 @@ def _method(found: Findings) -> str:
 
 
 def _record(
-    found: Findings, fields: Sequence[Importance], effect: Ablation | None
+    found: Findings, forest: Forest | None, effect: Ablation | None
 ) -> dict[str, Any]:
     best = found.best.results[0]
     config = studies.configs(found.study, best.trial)[best.rung]
@@ -320,7 +326,12 @@ def _record(
             }
             for some in found.results
         ],
-        "importance": [one._asdict() for one in fields],
+        "importance": None
+        if forest is None
+        else {
+            "explained": forest.explained,
+            "fields": [one._asdict() for one in forest.fields],
+        },
         "wall_seconds": round(found.seconds, 1),
         "device": runs.device_name(),
         "versions": runs.versions(),

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from jaxdl.plots import _BLUE, _GREY, _ORANGE, _plain
 from jaxdl.search.importance import Importance, position
@@ -123,30 +123,39 @@ def rungs(
     figure = Figure(figsize=(1.5 + 3.4 * count, 3.8), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    floor = 0.5 / 5000  # a logarithm of no mistakes
+    errors = [1 - accuracy for some in curves for curve in some for accuracy in curve]
+    floor = 0.5 * min([e for e in errors if e > 0], default=1e-4)  # for no mistakes
+    # One that learns nothing would squeeze all others.
+    ceiling = min(1.0, 3 * float(np.median(errors)))
     for rung, (ax, some) in enumerate(zip(axes, curves, strict=True)):
         for curve in some:
-            errors = [max(1 - accuracy, floor) for accuracy in curve]
+            shown = [max(1 - accuracy, floor) for accuracy in curve]
             epochs = range(1, len(curve) + 1)
-            ax.plot(epochs, errors, color=_BLUE, linewidth=0.9, alpha=0.6)
-            ax.plot(epochs[-1], errors[-1], ".", color=_BLUE, markersize=5)
+            ax.plot(epochs, shown, color=_BLUE, linewidth=0.9, alpha=0.6)
+            ax.plot(epochs[-1], shown[-1], ".", color=_BLUE, markersize=5)
         if rung == count - 1:
-            errors = [max(1 - accuracy, floor) for accuracy in best]
-            label = "the best"
-            ax.plot(range(1, len(best) + 1), errors, color=_ORANGE, label=label)
+            shown = [max(1 - accuracy, floor) for accuracy in best]
+            epochs = range(1, len(best) + 1)
+            ax.plot(epochs, shown, color=_ORANGE, linewidth=2, label="the best")
             ax.legend(frameon=False)
         ax.set_title(
             f"rung {rung + 1}: {len(some)} trials, {max(map(len, some))} epochs",
             fontsize="medium",
             color=_GREY,
         )
+        beyond = sum(
+            min(1 - accuracy for accuracy in curve) > ceiling for curve in some
+        )
+        if beyond:
+            ax.text(0.03, 0.97, f"{beyond} above", transform=ax.transAxes, va="top")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set_yscale("log")
+        ax.set_ylim(0.8 * max(min(errors), floor), ceiling)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
+        ax.yaxis.set_minor_locator(NullLocator())
         _plain(ax, grid="both")
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0].yaxis.set_minor_formatter(PercentFormatter(1.0))
-    axes[0].tick_params(axis="y", which="minor", labelsize=7)
     axes[0].set_ylabel("validation error (logarithmic)")
     return figure
 

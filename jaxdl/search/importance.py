@@ -23,9 +23,20 @@ class Importance(NamedTuple):
     """95th percentile."""
 
 
+class Forest(NamedTuple):
+    """What a forest has made of a study."""
+
+    fields: list[Importance]
+    """The most important first."""
+    explained: float
+    """Share of the variance of the ranks that it explains out of bag (R^2): of each
+    configuration, by the trees that were grown without it. Near or below 0 the order of
+    the fields means nothing."""
+
+
 def importances(
     space: Space, settings: Sequence[Settings], scores: Sequence[float]
-) -> list[Importance]:
+) -> Forest | None:
     """Permutation importance (Breiman 2001, "Random Forests") in a regression forest.
 
     A forest learns the ranks of the scores from the settings, as in fANOVA (Hutter et
@@ -35,11 +46,11 @@ def importances(
 
     Args:
       space: what varied. Fields of a single value are left out.
-      settings: of each configuration; at least 4.
+      settings: of each configuration.
       scores: of each.
 
     Returns:
-      The fields, the most important first; nothing for fewer than 4 configurations, for
+      The fields and how well the forest does; None for fewer than 8 configurations, for
       equal scores, or where no field varies.
     """
     fields = [
@@ -47,11 +58,13 @@ def importances(
         for name, domain in space.items()
         if not isinstance(domain, Choice) or len(domain.values) > 1
     ]
-    if len(settings) < 4 or len(set(scores)) < 2 or not fields:
-        return []
+    if len(settings) < 8 or len(set(scores)) < 2 or not fields:
+        return None
     inputs = np.array([[position(space[f], s[f]) for f in fields] for s in settings])
     ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
-    forest = RandomForestRegressor(200, random_state=0, min_samples_leaf=2)
+    forest = RandomForestRegressor(
+        200, random_state=0, min_samples_leaf=2, oob_score=True
+    )
     forest.fit(inputs, ranks)
     shuffled = permutation_importance(
         forest, inputs, ranks, n_repeats=50, random_state=0, scoring="r2"
@@ -60,7 +73,8 @@ def importances(
         Importance(f, float(row.mean()), *map(float, np.quantile(row, [0.05, 0.95])))
         for f, row in zip(fields, shuffled, strict=True)
     ]
-    return sorted(found, key=lambda one: -one.mean)
+    found.sort(key=lambda one: -one.mean)
+    return Forest(found, float(forest.oob_score_))
 
 
 def position(domain: Domain, value: object) -> float:

@@ -13,8 +13,9 @@ their weights: XLA turns them into grouped ones, which are slow.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.config import Config
+from jaxdl.config import Config, OptimConfig
 from jaxdl.data import batches
 from jaxdl.data.batches import Batch, Layout
 from jaxdl.data.sources import Split
@@ -157,10 +158,24 @@ def traced_numbers(config: Config) -> dict[str, float]:
 
 def rates(config: Config, steps_per_epoch: int) -> np.ndarray:
     """Learning rate of every step of a run, float32 [epochs, steps_per_epoch]."""
-    total = config.run.epochs * steps_per_epoch
-    schedule = optim.make_schedule(config.optim, total, steps_per_epoch)
-    every = jax.vmap(lambda i: jnp.float32(schedule(i)))(jnp.arange(total))
-    return np.asarray(every).reshape(config.run.epochs, steps_per_epoch)
+    # Every schedule is a multiple of its peak, and most of a study share one.
+    unit = dataclasses.replace(
+        OptimConfig(),
+        learning_rate=1.0,
+        schedule=config.optim.schedule,
+        warmup_epochs=config.optim.warmup_epochs,
+        step_epochs=config.optim.step_epochs,
+        step_factor=config.optim.step_factor,
+    )
+    relative = _relative_rates(unit, config.run.epochs, steps_per_epoch)
+    return np.float32(config.optim.learning_rate) * relative
+
+
+@functools.cache
+def _relative_rates(unit: OptimConfig, epochs: int, steps: int) -> np.ndarray:
+    schedule = optim.make_schedule(unit, epochs * steps, steps)
+    every = jax.vmap(lambda i: jnp.float32(schedule(i)))(jnp.arange(epochs * steps))
+    return np.asarray(every).reshape(epochs, steps)
 
 
 def lanes(config: Config, data: Material) -> int:
@@ -266,6 +281,34 @@ def compile(shape: Config, data: Material, lanes: int) -> Program:
         seen,
         score,
     )
+
+
+def epochs(
+    several: Sequence[Config], program: Program, data: Material
+) -> Iterator[TrainState]:
+    """Trains configurations that share a program, from their seeds.
+
+    Args:
+      several: `program.width` of them at most, of one shape and length.
+      program: of that shape.
+      data: from `material`.
+
+    Yields:
+      Their states after each epoch; donated to the next one.
+    """
+    # Places that no trial needs compute a copy of the last one.
+    padded = [several[min(i, len(several) - 1)] for i in range(program.width)]
+    numbers = [traced_numbers(config) for config in padded]
+    stacked = {
+        name: np.array([one[name] for one in numbers], np.float32)
+        for name in numbers[0]
+    }
+    steps = len(data.train.labels) // padded[0].run.batch_size
+    every_rate = np.stack([rates(config, steps) for config in padded])
+    states = program.start([config.run.seed for config in padded])
+    for epoch in range(padded[0].run.epochs):
+        states = program.epoch(states, stacked, every_rate[:, epoch], epoch)
+        yield states
 
 
 def _everywhere(tree: Any, mesh: Mesh) -> Any:

@@ -32,7 +32,6 @@ from jaxdl.search.programs import Chunks, Material, Program
 from jaxdl.search.samplers import Sampler, Tried
 from jaxdl.search.space import Settings, Space
 from jaxdl.training import assemble
-from jaxdl.training.state import TrainState
 
 BATCH = 8
 """Configurations that Optuna proposes at a time, and that so run together."""
@@ -315,7 +314,7 @@ def score(
     shape = programs.shape_of(config)
     program = programs.compile(shape, data, 1)
     states = None
-    for epoch, states in enumerate(_epochs([config], program, data), 1):  # noqa: B007
+    for epoch, states in enumerate(programs.epochs([config], program, data), 1):  # noqa: B007
         watch(epoch)
     assert states is not None
     return _score(program.score(states, chunks), 0, bool(program.seen(states)[1][0]))
@@ -448,7 +447,7 @@ def _lot(
     curves: list[list[Epoch]] = [[] for _ in lot]
     diverged = [False] * len(lot)
     several = [configs(bench.study, trial)[rung] for trial in lot]
-    for states in _epochs(several, program, bench.data):
+    for states in programs.epochs(several, program, bench.data):
         train, bad = program.seen(states)
         validation = program.score(states, bench.data.validation)
         for i in range(len(lot)):
@@ -471,25 +470,6 @@ def _lot(
             for i, trial in enumerate(lot)
         ]
     )
-
-
-def _epochs(
-    several: Sequence[Config], program: Program, data: Material
-) -> Iterator[TrainState]:
-    """States after each epoch of configurations that run together."""
-    # Places that no trial needs compute a copy of the last one.
-    padded = [several[min(i, len(several) - 1)] for i in range(program.width)]
-    numbers = [programs.traced_numbers(config) for config in padded]
-    stacked = {
-        name: np.array([one[name] for one in numbers], np.float32)
-        for name in numbers[0]
-    }
-    steps = len(data.train.labels) // padded[0].run.batch_size
-    rates = np.stack([programs.rates(config, steps) for config in padded])
-    states = program.start([config.run.seed for config in padded])
-    for epoch in range(padded[0].run.epochs):
-        states = program.epoch(states, stacked, rates[:, epoch], epoch)
-        yield states
 
 
 def _score(scores: programs.Scores, i: int, diverged: bool) -> Score:
