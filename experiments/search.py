@@ -38,9 +38,7 @@ on with --resume, to the same bits.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from experiments import cli
 from jaxdl import config as settings
@@ -111,7 +109,7 @@ class Config:
     """Folder that gets search/<name>/."""
     name: str | None = None
     """Name of the study. Without this option: the time."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: bool = False
     """Go on with the study of that --name, or with the latest one."""
 
 
