@@ -1,12 +1,12 @@
-"""Q3, settings found rather than guessed: a hyper-parameter search on MNIST.
+r"""Q3, settings found rather than guessed: a hyper-parameter search on MNIST.
 
 Examples:
     python -m experiments.search
     python -m experiments.search --raw-dir=DIR
-    python -m experiments.search --space learning_rate=log:0.001:1 dropout=0:0.5
-        hidden=512,256|1024,512 batch_norm=true,false --trials=40 --rungs 1 5
-    python -m experiments.search --sampler=grid --seeds 0 1 2 --rungs 5
-        --space learning_rate=log:0.01:1:5 momentum=0,0.9
+    python -m experiments.search --trials=40 --rungs 1 5 --space \
+        learning_rate=log:0.001:1 dropout=0:0.5 'hidden=512,256|1024,512'
+    python -m experiments.search --sampler=grid --seeds 0 1 2 --rungs 5 --space \
+        learning_rate=log:0.01:1:5 momentum=0,0.9
     python -m experiments.search --resume --name=NAME
 
 A space is a list of field=domain. Fields are those of experiments.mnist, with
@@ -17,11 +17,12 @@ underscores; domains are
     batch_size=32:256              any whole number between
     weight_decay=log:1e-5:1e-3:3   three numbers: 1e-5, 1e-4, 1e-3
     batch_norm=true,false          one of these
-    hidden=512,256|1024,512        one of these ("|" separates what has commas)
+    'hidden=512,256|1024,512'      one of these; "|" separates what has commas, and
+                                   is for the shell to leave alone, hence the quotes
     augment=digits                 always this
 
-What the space leaves alone is as experiments.mnist has it, but for a batch of 128 and
-the one-cycle schedule.
+What the space leaves alone is as experiments.mnist has it, but for the one-cycle
+schedule.
 
 Successive halving: all trials train for the epochs of the first rung, the best third of
 them for those of the next, and so on. Each choice is made on the validation split; the

@@ -125,6 +125,8 @@ def _answer(found: Findings) -> str:
     hits = round(test.accuracy * count)
     low, high = binomtest(hits, count).proportion_ci(0.95, "wilson")
     trials = sum(map(len, found.results))
+    seeds = found.study.seeds
+    first = f"with its first seed, {seeds[0]} " if len(seeds) > 1 else ""
     lines = [
         f"# Settings found by search: {dataset.name}",
         "**Question.** Which settings of the network are best, and what do dropout and "
@@ -133,6 +135,7 @@ def _answer(found: Findings) -> str:
         else "**Question.** Which settings of the network are best?",
         f"**Answer.** Of {found.study.size} configurations in {trials} trainings the "
         f"best on the validation set reaches **{test.accuracy:.2%} on the test set** "
+        f"{first}"
         f"(95 % interval of {count:,} test images: {low:.2%} to {high:.2%}), and "
         f"{best.accuracy:.2%} on the {len(dataset.validation.labels):,} validation "
         f"images by which it was chosen. Its settings:",
@@ -177,7 +180,8 @@ def _ranking(found: Findings) -> str:
             "## The best configurations of the last rung",
             handout.table(["", f"validation{mean}", "loss", *names], rows),
             f"The standard error of one such accuracy, from {count:,} images alone, is "
-            f"{100 * error:.2f} points: neighbours in this table are hardly apart, and "
+            f"{100 * error:.2f} points: configurations that are less than "
+            f"{200 * np.sqrt(2) * error:.1f} points apart are not told apart by it, and "
             f"the first one's figure is somewhat lucky, as a maximum is. Nothing "
             f"was chosen by the test set, so its figure has no such luck in it.",
         ]

@@ -23,6 +23,7 @@ from jaxdl.errors import InputError
 from jaxdl.search import journal, programs, space, studies
 from jaxdl.search.programs import Chunks, Material
 from jaxdl.search.studies import Result, Score, Study
+from jaxdl.training import assemble
 
 DROPOUT = 0.3
 """Rate of the ablation's dropout."""
@@ -57,6 +58,14 @@ def run(config: Config, dataset_name: str) -> None:
     """
     began = time.monotonic()
     study, ablation = study_of(config), ablation_of(config)
+    given = dataclasses.replace(
+        BASE,
+        data=dataclasses.replace(BASE.data, validation=config.validation),
+        run=dataclasses.replace(
+            BASE.run, name=config.name, seed=config.seed, devices=config.devices
+        ),
+    )
+    assemble.validate(given)
     for one in (study, ablation):
         if one is not None:
             studies.validate(one)

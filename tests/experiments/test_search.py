@@ -157,6 +157,8 @@ def test_other_settings_are_refused_on_resume(study, studies_dir, invoke):
         (["--trials=x"], "--trials"),
         (["--rungs", "3", "1"], "--rungs must be ascending"),
         (["--sampler=grid"], "a grid needs single values of learning_rate"),
+        (["--name=a/b"], "--name must be a plain folder name"),
+        (["--seed=-1"], "--seed must be at least 0"),
         (["--ablation-epochs=-1"], "--ablation-epochs must be 0 or more"),
         (["--devices=99"], "--devices must be between 1 and"),
         (["--dataset=mnits"], "unknown dataset 'mnits'"),
