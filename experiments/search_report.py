@@ -180,9 +180,9 @@ def _ranking(found: Findings) -> str:
             "## The best configurations of the last rung",
             handout.table(["", f"validation{mean}", "loss", *names], rows),
             f"The standard error of one such accuracy, from {count:,} images alone, is "
-            f"{100 * error:.2f} points: configurations that are less than "
-            f"{200 * np.sqrt(2) * error:.1f} points apart are not told apart by it, and "
-            f"the first one's figure is somewhat lucky, as a maximum is. Nothing "
+            f"{100 * error:.2f} points: it does not tell configurations apart that are "
+            f"less than {200 * np.sqrt(2) * error:.1f} points from each other, and the "
+            f"first one's figure is somewhat lucky, as a maximum is. Nothing "
             f"was chosen by the test set, so its figure has no such luck in it.",
         ]
     )

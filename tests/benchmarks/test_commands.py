@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import cli
 
-COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference")
+COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference", "search")
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_help_loads_neither_jax_nor_torch():
         ("conv", ["--layers", "8,3,3,2"], "kernels of odd size, not '8,3,3,2'"),
         ("epoch", ["--images=10"], "--images must be at least a batch of 64, not 10"),
         ("memory", ["--no-such-option"], "--no-such-option"),
+        ("search", ["--hidden", "8,x"], "--hidden takes sizes such as 512,256"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(call, command, args, said):
@@ -67,3 +68,14 @@ def test_a_step_is_measured_whole(call, tmp_path):
     results = json.loads((tmp_path / "step.json").read_text())["results"]
     assert [r["rival"] for r in results] == ["jaxdl", "flax"]
     assert all(r["parameters"] == 535_818 and r["seconds"][0] > 0 for r in results)
+
+
+def test_trials_of_a_search_are_measured(call, tmp_path):
+    args = ["--rounds=1", "--seconds=0.01", "--hidden", "8", "--no-lenet"]
+    args += ["--rivals", "jaxdl spread", "--out", tmp_path]
+    code, out, err = call("search", *args)
+    assert code == 0, err
+    assert "fnn 8 batch norm" in out and "trials/s" in out
+    results = json.loads((tmp_path / "search.json").read_text())["results"]
+    assert {r["parameters"] for r in results} == {6272 + 8 + 90, 6272 + 16 + 90}
+    assert all(16 / r["seconds"][0] == pytest.approx(r["figures"][0]) for r in results)
