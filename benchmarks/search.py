@@ -32,6 +32,8 @@ class Config(cli.Common):
 
     hidden: tuple[str, ...] = ("32", "128,64", *SPACE)
     """Hidden layers of the feed-forward networks, as 512,256."""
+    images: int = 6400
+    """Training images of the feed-forward networks."""
     lenet: bool = True
     """LeNet-5 too, whose convolutions a search never maps over."""
     rounds: int = 5
@@ -71,7 +73,15 @@ def cases(config: Config) -> list[Search]:
         if not all(s.isdecimal() and int(s) > 0 for s in hidden.split(",")):
             raise InputError(f"--hidden takes sizes such as 512,256, not {hidden!r}")
     network = Network("fnn", None)
-    fnns = [Search(network, h, norm) for h in config.hidden for norm in (False, True)]
+    if config.images < network.batch:
+        raise InputError(
+            f"--images must be at least a batch of {network.batch}, not {config.images}"
+        )
+    fnns = [
+        Search(network, hidden, norm, images=config.images)
+        for hidden in config.hidden
+        for norm in (False, True)
+    ]
     return fnns + [Search(Network("lenet5", None), images=1280)] * config.lenet
 
 
