@@ -126,8 +126,55 @@ class Epoch:
         return f"{self.network.title}, {self.count:,} images"
 
 
-Case = Network | Convolution | Product | Epoch
-KINDS = {kind.__name__: kind for kind in (Network, Digits, Convolution, Product, Epoch)}
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Trials of one shape in a hyper-parameter search, each of a single epoch.
+
+    All have dropout and label smoothing, at rates of their own; the pixels are random.
+    """
+
+    network: Network
+    """What is trained; its batch counts."""
+    hidden: str = ""
+    """Of the FNN: sizes of the hidden layers, as 512,256."""
+    batch_norm: bool = False
+    """Of the FNN."""
+    trials: int = 16
+    """Trials in a repetition."""
+    images: int = 6400
+    """Training images; a tenth as many more validate."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The hidden layers."""
+        return tuple(int(size) for size in self.hidden.split(",") if size)
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        words = [self.network.arch, self.hidden, "batch norm" * self.batch_norm]
+        return " ".join(filter(None, words))
+
+    def rates(self) -> list[float]:
+        """Learning rate of each trial."""
+        return [0.01 * 10 ** (i / self.trials) for i in range(self.trials)]
+
+    def smoothings(self) -> list[float]:
+        """Label smoothing of each trial."""
+        return [0.01 + 0.1 * i / self.trials for i in range(self.trials)]
+
+    def dropouts(self) -> list[float]:
+        """Dropout of each trial; LeNet-5 has none."""
+        if not self.hidden:
+            return [0.0] * self.trials
+        return [0.1 + 0.4 * i / self.trials for i in range(self.trials)]
+
+
+Case = Network | Convolution | Product | Epoch | Search
+KINDS = {
+    kind.__name__: kind
+    for kind in (Network, Digits, Convolution, Product, Epoch, Search)
+}
 
 
 def to_json(case: Case) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """jaxdl: its models, its step, its engine."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import jaxdl  # noqa: F401  (arms the cure before JAX starts)
 # isort: split
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import flax_rival
 from benchmarks.cases import (
@@ -21,14 +23,17 @@ from benchmarks.cases import (
     Epoch,
     Network,
     Product,
+    Search,
 )
 from benchmarks.worker import Prepared
 from jaxdl import losses, ops
-from jaxdl.config import OptimConfig
+from jaxdl.config import Config, ModelConfig, OptimConfig, RunConfig
 from jaxdl.convexity import hessian
 from jaxdl.data import augment
 from jaxdl.data.batches import Batch, Layout, epoch_order
-from jaxdl.models import registry
+from jaxdl.data.sources import Split
+from jaxdl.models import cost, registry
+from jaxdl.search import programs
 from jaxdl.training import optim, parallel, state, steps
 from jaxdl.training.epoch import Examples, compile_resident
 
@@ -127,6 +132,54 @@ def epoch(case: Epoch, *, resident: bool = True) -> Prepared:
         return float(carry.totals.loss)
 
     return Prepared(run, flax_rival.size(carry.variables["params"]))
+
+
+def search(case: Search, *, lanes: int) -> Prepared:
+    """Trials of a search, by the program that `experiments.search` runs."""
+    random = np.random.default_rng(0)
+    total = case.images + case.images // 10
+    images = random.integers(0, 256, (total, *case.network.image_shape), np.uint8)
+    labels = random.integers(0, CLASSES, total, np.int32)
+    parts = slice(0, case.images), slice(case.images, None)
+    train, validation = (Split(images[part], labels[part]) for part in parts)
+    data = programs.material(train, validation, tuple("0123456789"), jax.devices())
+    several = [
+        Config(
+            model=ModelConfig(
+                arch=case.network.arch,
+                hidden=case.sizes or None,
+                batch_norm=case.batch_norm or None,
+                dropout=dropout or None,
+            ),
+            optim=dataclasses.replace(
+                OPTIMIZER, learning_rate=rate, label_smoothing=smoothing
+            ),
+            run=RunConfig(epochs=1, batch_size=case.network.batch),
+        )
+        for rate, smoothing, dropout in zip(
+            case.rates(), case.smoothings(), case.dropouts(), strict=True
+        )
+    ]
+    program = programs.compile(programs.shape_of(several[0]), data, lanes)
+    width = program.width
+
+    def run(count: int) -> float:
+        accuracy = 0.0
+        for first in [*range(0, case.trials, width)] * count:
+            lot = several[first : first + width]
+            for states in programs.epochs(lot, program, data):
+                scores = program.score(states, data.validation)
+            accuracy += float(scores.accuracy[: len(lot)].sum())
+        return accuracy
+
+    return Prepared(run, _trained(several[0]))
+
+
+def _trained(config: Config) -> int:
+    options = registry.options_for(config.model.arch, config.model)
+    model = registry.build(config.model.arch, num_classes=CLASSES, **options)
+    shape = (1, 28, 28, 1) if config.model.arch == "fnn" else (1, 32, 32, 3)
+    return cost.parameters(model, shape)
 
 
 def _trainer(case: Network, preprocess: Any) -> tuple[Any, Any]:

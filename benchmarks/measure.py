@@ -91,6 +91,18 @@ HVP_RIVALS = {
 }
 """Those of products with a Hessian."""
 
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+_A_CORE_EACH = {"JAX_NUM_CPU_DEVICES": str(_CORES)}
+SEARCH_RIVALS = {
+    "jaxdl spread": Rival("jaxdl", (), {"lanes": 1}, _A_CORE_EACH),
+    "jaxdl vmap": Rival("jaxdl", (), {"lanes": 8}, _A_CORE_EACH),
+    "torch": Rival("torch", _TORCH, {"fused": False}),
+    "torch fused": Rival("torch", _TORCH, {"fused": True}),
+    "torch 1 thread": Rival("torch", _TORCH, {"fused": True, "threads": 1}),
+}
+"""Those of a search: trials one on each core, or eight mapped over on each; and torch
+with one trial after the other, its SGD in its default form or fused."""
+
 
 class FailedError(Exception):
     """A rival cannot do a case; the message says why in a few words."""
@@ -227,7 +239,7 @@ class Effort:
 
 def find(name: str) -> Rival:
     """The rival of that name."""
-    return {**RIVALS, **EPOCH_RIVALS, **HVP_RIVALS}[name]
+    return {**RIVALS, **EPOCH_RIVALS, **HVP_RIVALS, **SEARCH_RIVALS}[name]
 
 
 def installed(names: Iterable[str]) -> tuple[list[str], list[str]]:

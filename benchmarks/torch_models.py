@@ -47,6 +47,20 @@ def build(network: Network) -> nn.Module:
     return net
 
 
+def feed_forward(
+    hidden: tuple[int, ...], batch_norm: bool, dropout: float
+) -> nn.Module:
+    """The FNN of a search, for images of 28x28."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = 28 * 28
+    for size in hidden:
+        layers.append(nn.Linear(features, size, bias=not batch_norm))
+        layers += [nn.BatchNorm1d(size)] * batch_norm
+        layers += [nn.ReLU(), nn.Dropout(dropout)]
+        features = size
+    return nn.Sequential(*layers, nn.Linear(features, CLASSES))
+
+
 def from_torchvision(module: str) -> Any:
     """A module of torchvision, also where its compiled operators do not load.
 

@@ -24,6 +24,7 @@ from benchmarks.cases import (
     Epoch,
     Network,
     Product,
+    Search,
 )
 from benchmarks.worker import Prepared
 
@@ -211,6 +212,56 @@ def epoch(
         return loss.item()
 
     return Prepared(run, sum(p.numel() for p in net.parameters()))
+
+
+def search(case: Search, *, fused: bool, threads: int | None = None) -> Prepared:
+    """Trials one after the other, images in memory."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    random = np.random.default_rng(0)
+    total, size = case.images + case.images // 10, case.network.batch
+    height, width, channels = case.network.image_shape
+    images = torch.from_numpy(random.random((total, channels, height, width), "f4"))
+    labels = torch.from_numpy(random.integers(0, CLASSES, total))
+
+    def trial(rate: float, smoothing: float, dropout: float) -> float:
+        net = _searched(case, dropout)
+        optimizer = torch.optim.SGD(
+            net.parameters(),
+            rate,
+            momentum=MOMENTUM,
+            nesterov=True,
+            weight_decay=WEIGHT_DECAY,
+            fused=fused or None,
+        )
+        net.train()
+        for chosen in torch.randperm(case.images).split(size):
+            if len(chosen) < size:
+                break
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(
+                net(images[chosen]), labels[chosen], label_smoothing=smoothing
+            )
+            loss.backward()
+            optimizer.step()
+        net.eval()
+        with torch.inference_mode():
+            correct = net(images[case.images :]).argmax(-1) == labels[case.images :]
+        return correct.float().mean().item()
+
+    def run(count: int) -> float:
+        settings = list(
+            zip(case.rates(), case.smoothings(), case.dropouts(), strict=True)
+        )
+        return sum(trial(*each) for _ in range(count) for each in settings)
+
+    return Prepared(run, sum(p.numel() for p in _searched(case, 0.5).parameters()))
+
+
+def _searched(case: Search, dropout: float) -> Any:
+    if not case.hidden:
+        return torch_models.build(case.network)
+    return torch_models.feed_forward(case.sizes, case.batch_norm, dropout)
 
 
 def inference(case: Network, *, channels_last: bool, compile: bool = False) -> Prepared:

@@ -51,13 +51,24 @@ def parse(experiment: str, default: Config, description: str) -> Config:
     return settings.renamed(given, directory.name, resume=True)
 
 
-def parse_plain(module: str, kind: type[T], description: str) -> T:
+def parse_plain(
+    module: str, kind: type[T], description: str, default: T | None = None
+) -> T:
     """Reads a dataclass from the command line of `python -m` `module`.
+
+    Args:
+      module: for the help.
+      kind: the dataclass.
+      description: for the help.
+      default: in the place of the fields' own defaults.
 
     Raises:
       InputError: an option is unknown, missing or ill-typed.
     """
-    return _from_command_line(kind, prog=f"python -m {module}", description=description)
+    options = {} if default is None else {"default": default}
+    return _from_command_line(
+        kind, prog=f"python -m {module}", description=description, **options
+    )
 
 
 def run_to_resume(experiment: str, config: Config) -> Path:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdl.config import Loss
+from jaxdl.traced import is_off
 
 
 class PerExampleLoss(Protocol):
@@ -45,7 +46,7 @@ def cross_entropy(
     """
     logits = logits.astype(jnp.float32)
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if label_smoothing == 0:  # known when traced; a class of logit -inf stays harmless
+    if is_off(label_smoothing):  # so a class of logit -inf stays harmless
         return hard
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     uniform = (normaliser - logits).mean(axis=-1)  # subtract first: a sum may overflow
@@ -74,7 +75,7 @@ def mse(
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
     classes = logits.shape[-1]
     target = jax.nn.one_hot(labels, classes)
-    if label_smoothing != 0:
+    if not is_off(label_smoothing):
         target = optax.losses.smooth_labels(target, label_smoothing)
     distance = optax.losses.squared_error(probabilities, target).sum(axis=-1)
     # one_hot knows no error: it would call a label outside "none of the classes".

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdl.traced import is_off
+
 
 class Dropout(nn.Module):
     """Drops units at random in training and scales up the others.
@@ -13,17 +15,17 @@ class Dropout(nn.Module):
     draw the same mask on every device of a mapped axis.
 
     Attributes:
-        rate: Probability of dropping a unit, in [0, 1).
+        rate: Probability of dropping a unit, in [0, 1); may be traced.
         axis_name: Mapped axis over which the batch is spread, if any.
     """
 
-    rate: float
+    rate: float | jax.Array
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Float [N, ...] -> the same shape and dtype."""
-        if not train or self.rate == 0:
+        if not train or is_off(self.rate):
             return x
         places = jnp.arange(len(x))
         if self.axis_name is not None:

@@ -151,7 +151,8 @@ def _families(archs: list[str]) -> str:
 
 def _problem(arch: Arch, option: str, value: Any) -> str | None:
     """What `value` should have been, or None if it is as it should be."""
-    if option == "dropout" and not 0 <= value < 1:
+    known = isinstance(value, int | float)  # a traced number was checked before
+    if option == "dropout" and known and not 0 <= value < 1:
         return "must be at least 0 and less than 1"
     if option == "hidden" and not all(
         isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value

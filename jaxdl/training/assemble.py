@@ -105,15 +105,18 @@ def assemble(
     total_steps: int,
     steps_per_epoch: int,
     devices: Devices,
+    schedule: optax.Schedule | None = None,
 ) -> Parts:
     """Builds the model, the optimiser and the step of a configuration.
 
     Args:
-      config: valid by `validate`.
+      config: valid by `validate`; some numbers may be traced (`jaxdl.traced`): dropout,
+        momentum, weight decay, label smoothing, and those of clipping and averaging.
       data: what the images are like.
       total_steps: updates in the whole run, for the schedule.
       steps_per_epoch: updates in an epoch.
       devices: from `parallel.choose`.
+      schedule: learning rate, in the place of the one that is configured.
 
     Raises:
       InputError: the architecture cannot take such images, or such options.
@@ -129,7 +132,11 @@ def assemble(
         axis_name=devices.axis_name,
         **options,
     )
-    optimizer = optim.make_optimizer(config.optim, total_steps, steps_per_epoch)
+    if schedule is None:
+        schedule = optim.make_schedule(config.optim, total_steps, steps_per_epoch)
+    optimizer = optim.make_optimizer(
+        config.optim, total_steps, steps_per_epoch, schedule
+    )
     loss = LOSSES[config.optim.loss]
     preprocess: Preprocess = partial(
         augment.normalise, mean=data.mean, std=data.std, dtype=dtype
@@ -146,7 +153,7 @@ def assemble(
     return Parts(
         model=model,
         optimizer=optimizer,
-        learning_rate=optim.make_schedule(config.optim, total_steps, steps_per_epoch),
+        learning_rate=schedule,
         train_step=train_step,
         predict=steps.make_predict(model, preprocess),
         loss=loss,

@@ -19,6 +19,7 @@ import optax
 from jaxdl.config import Loss, OptimConfig, Schedule
 from jaxdl.errors import InputError
 from jaxdl.ops import update
+from jaxdl.traced import is_off
 
 Step = Callable[
     [optax.Updates, optax.OptState, optax.Params], tuple[optax.Params, optax.OptState]
@@ -156,7 +157,10 @@ def make_schedule(
 
 
 def make_optimizer(
-    config: OptimConfig, total_steps: int, steps_per_epoch: int
+    config: OptimConfig,
+    total_steps: int,
+    steps_per_epoch: int,
+    schedule: optax.Schedule | None = None,
 ) -> Optimizer:
     """SGD as configured: clipping, weight decay, momentum and schedule.
 
@@ -166,9 +170,11 @@ def make_optimizer(
     the schedule alone: its lambda is our peak learning rate x `weight_decay`.
 
     Args:
-      config: the settings, valid by `validate`.
+      config: the settings, valid by `validate`. Momentum, weight decay and the norm to
+        clip to may be traced (`jaxdl.traced`).
       total_steps: updates in the whole run.
       steps_per_epoch: updates in an epoch.
+      schedule: in the place of the one that is configured.
 
     Returns:
       A transformation for any pytree of parameters; `update` needs them.
@@ -176,18 +182,20 @@ def make_optimizer(
     Raises:
       InputError: from `make_schedule`.
     """
-    schedule = make_schedule(config, total_steps, steps_per_epoch)
+    if schedule is None:
+        schedule = make_schedule(config, total_steps, steps_per_epoch)
     stages: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
         stages.append(_clip_by_global_norm(config.clip_norm))
     decay = optax.add_decayed_weights(
         config.weight_decay, mask=None if config.decay_all else kernels
     )
-    if config.weight_decay and not config.decoupled:
+    decays = not is_off(config.weight_decay)
+    if decays and not config.decoupled:
         stages.append(decay)
-    if config.momentum:
+    if not is_off(config.momentum):
         stages.append(optax.trace(config.momentum, nesterov=config.nesterov))
-    if config.weight_decay and config.decoupled:
+    if decays and config.decoupled:
         stages.append(decay)
     stages.append(optax.scale_by_learning_rate(schedule))
     chain = optax.chain(*stages)
@@ -198,7 +206,11 @@ def make_optimizer(
         updates, state = chain.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    fastest = _fused(config, schedule) if config.momentum else step
+    # The fused step takes its numbers as attributes, known when it is compiled.
+    numbers = (config.momentum, config.weight_decay)
+    traced = any(isinstance(number, jax.Array) for number in numbers)
+    fused = not traced and not is_off(config.momentum)
+    fastest = _fused(config, schedule) if fused else step
     return Optimizer(chain.init, chain.update, fastest)
 
 

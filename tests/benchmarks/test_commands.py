@@ -7,7 +7,16 @@ import pytest
 
 from benchmarks import cli
 
-COMMANDS = ("conv", "step", "epoch", "compile", "memory", "inference", "hvp")
+COMMANDS = (
+    "conv",
+    "step",
+    "epoch",
+    "compile",
+    "memory",
+    "inference",
+    "hvp",
+    "search",
+)
 
 
 @pytest.fixture
@@ -52,6 +61,7 @@ def test_help_loads_neither_jax_nor_torch():
         ("memory", ["--no-such-option"], "--no-such-option"),
         ("hvp", ["--networks", "vgg16"], "--networks"),
         ("hvp", ["--rivals", "torch nhwc"], "--rivals knows 'jaxdl'"),
+        ("search", ["--hidden", "8,x"], "--hidden takes sizes such as 512,256"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(call, command, args, said):
@@ -69,3 +79,21 @@ def test_a_step_is_measured_whole(call, tmp_path):
     results = json.loads((tmp_path / "step.json").read_text())["results"]
     assert [r["rival"] for r in results] == ["jaxdl", "flax"]
     assert all(r["parameters"] == 535_818 and r["seconds"][0] > 0 for r in results)
+
+
+def test_trials_of_a_search_are_measured(call, tmp_path):
+    args = [
+        "--rounds=1",
+        "--seconds=0.01",
+        "--hidden",
+        "8",
+        "--no-lenet",
+        "--images=640",
+    ]
+    args += ["--rivals", "jaxdl spread", "--out", tmp_path]
+    code, out, err = call("search", *args)
+    assert code == 0, err
+    assert "fnn 8 batch norm" in out and "trials/s" in out
+    results = json.loads((tmp_path / "search.json").read_text())["results"]
+    assert {r["parameters"] for r in results} == {6272 + 8 + 90, 6272 + 16 + 90}
+    assert all(16 / r["seconds"][0] == pytest.approx(r["figures"][0]) for r in results)

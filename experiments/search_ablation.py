@@ -1,0 +1,168 @@
+"""The ablation of `experiments.search`: what dropout and batch norm change."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import handout
+from jaxdl.search import ablation as design
+from jaxdl.search.ablation import Effect
+from jaxdl.search.studies import Result, Study
+
+CELLS = (
+    (0, 0, "neither"),
+    (1, 0, "dropout"),
+    (0, 1, "batch norm"),
+    (1, 1, "dropout, batch norm"),
+)
+"""Dropout, batch norm, name."""
+
+
+class Ablation(NamedTuple):
+    """Shares [2, 2, seeds] by dropout (off, on) and batch norm (off, on)."""
+
+    train: np.ndarray
+    test: np.ndarray
+    rate: float
+    epochs: int
+
+    @classmethod
+    def of(cls, study: Study, cells: Sequence[Result]) -> "Ablation":
+        """Sorts the results of the study into the design."""
+        rates = [0.0, max(r.trial.settings["dropout"] for r in cells)]
+        arrays = {
+            name: np.zeros((2, 2, len(study.seeds))) for name in ("train", "test")
+        }
+        for result in cells:
+            chosen = result.trial.settings
+            place = (
+                rates.index(chosen["dropout"]),
+                int(chosen["batch_norm"]),
+                study.seeds.index(result.trial.seed),
+            )
+            for name, array in arrays.items():
+                array[place] = result.also[name].accuracy
+        return cls(arrays["train"], arrays["test"], rates[1], study.rungs[0])
+
+    @property
+    def gap(self) -> np.ndarray:
+        """Training less test accuracy."""
+        return self.train - self.test
+
+    def shares(self) -> dict[str, dict[str, np.ndarray]]:
+        """By cell and measure, of each seed."""
+        return {
+            name: {
+                "train": self.train[i, j],
+                "test": self.test[i, j],
+                "gap": self.gap[i, j],
+            }
+            for i, j, name in CELLS
+        }
+
+    def effects(self) -> dict[str, dict[str, Effect]]:
+        """By measure and contrast."""
+        return {
+            "train": design.effects(self.train),
+            "test": design.effects(self.test),
+            "gap": design.effects(self.gap),
+        }
+
+    def verdicts(self) -> dict[str, dict[str, design.Verdict]]:
+        """Of the two halves of the assignment's sentence, for either means."""
+        found = self.effects()
+        return {
+            name: {
+                "mitigates overfitting": design.verdict(found["gap"][key], "fall"),
+                "enhances generalisation": design.verdict(found["test"][key], "rise"),
+            }
+            for key, name in (("first", "dropout"), ("second", "batch norm"))
+        }
+
+    def text(self, images: int) -> str:
+        """The section of the report."""
+        seeds = self.train.shape[-1]
+        cells = handout.table(
+            ["network", "training accuracy", "test accuracy", "gap, points"],
+            [
+                [
+                    name,
+                    _percent(design.mean(self.train[i, j])),
+                    _percent(design.mean(self.test[i, j])),
+                    _points(design.mean(self.gap[i, j]), sign=False),
+                ]
+                for i, j, name in CELLS
+            ],
+        )
+        contrasts = {
+            "first": "dropout, on average",
+            "second": "batch norm, on average",
+            "first alone": "dropout alone",
+            "second alone": "batch norm alone",
+            "both": "both together",
+            "interaction": "interaction",
+        }
+        by_measure = self.effects()
+        changes = handout.table(
+            ["change, in points", "training accuracy", "test accuracy", "gap"],
+            [
+                [name, *(_points(by_measure[m][key]) for m in ("train", "test", "gap"))]
+                for key, name in contrasts.items()
+            ],
+        )
+        return "\n\n".join(
+            [
+                "## What dropout and batch normalisation change",
+                "The assignment says that they *mitigate overfitting and enhance "
+                "generalization*. Taken at its word, the first half says that the gap "
+                "between training and test accuracy falls, the second that the test "
+                "accuracy rises.",
+                self._sentence(),
+                "![Ablation](figures/ablation.png)",
+                cells,
+                changes,
+                f"Network 784-512-256-10, {self.epochs} epochs, dropout {self.rate:g}, "
+                f"otherwise the settings that the search leaves alone; {seeds} seeds. "
+                f"Training accuracy is that of the finished network on all "
+                f"{images:,} training images, without dropout. "
+                f"Brackets are 95 % intervals (Student's) over the seeds, for changes "
+                f"over paired differences. The rule: *supported* where the interval of "
+                f"the average change lies wholly on the claimed side of 0, *refuted* "
+                f"where it lies wholly on the other, else *not shown*. The intervals "
+                f"cover seeds, not other networks, data or lengths of training; and a "
+                f"gap can fall because training accuracy does, which helps nobody.",
+            ]
+        )
+
+    def _sentence(self) -> str:
+        verdicts, found = self.verdicts(), self.effects()
+        said = []
+        for key, name in (("first", "Dropout"), ("second", "Batch normalisation")):
+            judged = verdicts[name.lower() if key == "first" else "batch norm"]
+            train, test, gap = (found[m][key] for m in ("train", "test", "gap"))
+            said.append(
+                f"**{name}**: mitigates overfitting, *"
+                f"{judged['mitigates overfitting']}* (gap {_points(gap)} points); "
+                f"enhances generalisation, *{judged['enhances generalisation']}* (test "
+                f"accuracy {_points(test)} points; training accuracy {_points(train)})."
+            )
+        largest = max(abs(found["test"][k].mean) for k in ("first", "second"))
+        share = found["test"]["both"].mean
+        base = 1 - self.test[0, 0].mean()
+        said.append(
+            f"Both together take the test error from {base:.2%} to {base - share:.2%}: "
+            f"the larger of the two average effects on test accuracy is "
+            f"{100 * largest:.2f} points."
+        )
+        return " ".join(said)
+
+
+def _percent(effect: Effect) -> str:
+    return f"{effect.mean:.2%} [{effect.low:.2%}, {effect.high:.2%}]"
+
+
+def _points(effect: Effect, *, sign: bool = True) -> str:
+    mean, low, high = (100 * x for x in effect)
+    plus = "+" if sign else ""
+    return f"{mean:{plus}.2f} [{low:{plus}.2f}, {high:{plus}.2f}]"

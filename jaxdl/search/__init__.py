@@ -1,0 +1,1 @@
+"""Hyper-parameter search: trials of one shape run together in one compiled program."""
