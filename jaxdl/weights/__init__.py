@@ -7,9 +7,11 @@
 finds or fetches the files that torchvision has published.
 """
 
+import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ __all__ = ["SUFFIXES", "read", "write"]
 SUFFIXES = (".safetensors", ".pth", ".pt")
 """How the names of files end that `write` can write."""
 
-_HEADER_LIMIT = 16 << 20  # of safetensors itself: 100 MB, or some 300 in memory
+_HEADER_LIMIT = 1 << 20  # of safetensors itself: 100 MB, which become some 300
 _WRAPPERS = ("state_dict", "model")
 
 
@@ -44,6 +46,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             head = file.read(9)
+        if not head:
+            raise InputError("is empty")
         if head[8:] == b"{":
             return _read_safetensors(path, struct.unpack("<Q", head[:8])[0])
         saved = torch_read.read(path)
@@ -70,11 +74,22 @@ def _read_safetensors(path: Path, header: int) -> dict[str, np.ndarray]:
     if header > _HEADER_LIMIT:
         raise InputError(f"has a header of {header} bytes; {_HEADER_LIMIT} are allowed")
     try:
-        return load_file(path)
+        arrays = load_file(path)
     except SafetensorError as error:
         raise InputError(f"is damaged: {error}") from error
     except (KeyError, TypeError) as error:  # what it does not know as a type of NumPy's
         raise InputError(f"has a number format that NumPy has not: {error}") from error
+    # The format forbids it, but of the library's checks it is the one that lacks.
+    with path.open("rb") as file:
+        json.loads(file.read(8 + header)[8:], object_pairs_hook=_unique)
+    return arrays
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise InputError("names an array twice")
+    return found
 
 
 def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
