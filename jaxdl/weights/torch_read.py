@@ -98,6 +98,8 @@ def _members(path: Path, data: Bytes) -> dict[str, Bytes]:
         with _DirectoryOnly(path) as file, zipfile.ZipFile(file) as archive:
             directory = sorted(archive.infolist(), key=lambda m: m.header_offset)
             end = archive.start_dir
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile has no list of what it raises on damage
         raise InputError(f"is damaged or cut short: {error}") from error
     members: dict[str, Bytes] = {}

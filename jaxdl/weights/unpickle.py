@@ -87,7 +87,7 @@ def load(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
     """
     try:
         return _run(stream)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # pickletools has no list of what it raises on damage
         line = (str(error).splitlines() or [""])[0][:200]

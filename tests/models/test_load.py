@@ -248,11 +248,11 @@ def test_vgg_of_timm_is_that_of_torchvision():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "vgg16_bn"])
 def test_names_and_shapes_of_timm(name):
     """Of timm itself, where it is installed."""
+    torch, models = reference.torch(), reference.torchvision_models()
     timm = pytest.importorskip("timm", reason="timm is not installed")
-    torch = reference.torch()
     with torch.device("meta"):
         theirs = timm.create_model(name).state_dict()
-        expected = getattr(reference.torchvision_models(), name)().state_dict()
+        expected = getattr(models, name)().state_dict()
     found = pretrained._from_timm(
         {k: np.broadcast_to(np.int8(0), tuple(v.shape)) for k, v in theirs.items()}
     )
