@@ -82,6 +82,10 @@ def download(
       InputError: the server cannot be reached or breaks off, the file has another
         digest, or the place cannot be written.
     """
+    if path.exists():
+        return
+    if (reason := unreachable(url)) is not None:
+        raise InputError(f"{url} cannot be reached: {reason}")
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +93,11 @@ def download(
             if fcntl is not None:
                 with contextlib.suppress(OSError):  # a file system without locks
                     fcntl.flock(file, fcntl.LOCK_EX)
-            if not path.exists():
-                _complete(url, file, sha256, progress or (lambda done, total: None))
-                part.replace(path)
+            if path.exists():  # another process was first
+                part.unlink(missing_ok=True)
+                return
+            _complete(url, file, sha256, progress or (lambda done, total: None))
+            part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -101,8 +107,6 @@ def _complete(
 ) -> None:
     """Makes the open file the one with that digest."""
     resumed = file.seek(0, os.SEEK_END) > 0
-    if (reason := unreachable(url)) is not None:
-        raise InputError(f"{url} cannot be reached: {reason}")
     for left in reversed(range(_ATTEMPTS)):
         try:
             _fetch(url, file, progress)

@@ -67,7 +67,13 @@ def _from_zip(path: Path, data: Bytes) -> tuple[Any, Mapping[str, Bytes], bool]:
     order = members[byteorder].tobytes() if byteorder in members else b"little"
     if order not in (b"little", b"big"):
         raise InputError(f"has the byte order {order[:20]!r}, not little or big")
-    described, _ = unpickle.load(_pickle(members[f"{root}data.pkl"]))
+    pickled = members[f"{root}data.pkl"]
+    if pickled.size > unpickle.LIMIT:
+        raise InputError(
+            f"describes its tensors in {pickled.size} bytes; {unpickle.LIMIT} are "
+            "allowed"
+        )
+    described, _ = unpickle.load(_pickle(pickled))
     folder = f"{root}data/"
     storages = {
         name.removeprefix(folder): member

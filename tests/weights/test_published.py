@@ -156,6 +156,7 @@ def test_no_network(tmp_path, made):
         obtain(tmp_path, NOWHERE)
     assert f"By hand: put {made} (from {NOWHERE}) into" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_server_without_the_file(tmp_path, server, made):
@@ -182,6 +183,7 @@ def test_several_processes_fetch_it_once(tmp_path, server, made):
     arguments = [(entry, tmp_path / "cache", server.home)] * 4
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         assert pool.map(_obtain, arguments, 1) == [server.content] * 4
+    assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == [made]
     assert len(server.asked) == 1
 
 
