@@ -107,17 +107,33 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place, to the disk, and renames it there."""
+    """Writes a text file whole or not at all.
+
+    Raises:
+      InputError: the folder is read-only, the disk is full ...
+    """
+    with replacing(path) as scratch:
+        scratch.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; once it is on the disk it is renamed there.
+
+    Raises:
+      InputError: the folder is read-only, the disk is full ...
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w") as file:
-            file.write(text)
-            file.flush()
+        yield scratch
+        with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

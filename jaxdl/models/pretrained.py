@@ -1,4 +1,4 @@
-"""Weights in torchvision's layout <-> Flax variables, both ways and bit for bit.
+"""Weights in torch's layout <-> Flax variables, both ways and bit for bit.
 
 Every layer of our networks bears its name of torch, "layer1.0.conv1" as
 layer1_0/conv1, and flattens in torch's order; so the mapping needs no table: a name is
@@ -6,12 +6,16 @@ regrouped, and a kernel's axes are permuted. Layouts "torchvision" thus take
 torchvision's published weights; what other layouts have in common with them too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxdl import weights
 from jaxdl.errors import InputError
+from jaxdl.models import registry
 
 Variables = dict[str, Any]
 
@@ -78,6 +82,16 @@ def to_torch(variables: Mapping[str, Any], batches: int = 0) -> dict[str, np.nda
         InputError: A parameter that torch's layers have not got.
     """
     state: dict[str, np.ndarray] = {}
+    for key, array in _torch_views(variables):
+        state[key] = np.array(array, order="C")
+        if key.endswith(".running_var"):
+            tracked = key.replace("running_var", "num_batches_tracked")
+            state[tracked] = np.array(batches, np.int64)
+    return state
+
+
+def _torch_views(variables: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and value of each weight as torch has them, not copied."""
     for (collection, *layer, kind), value in _leaves(variables):
         key = ".".join(_split(layer))
         array = np.asarray(value)
@@ -92,10 +106,150 @@ def to_torch(variables: Mapping[str, Any], batches: int = 0) -> dict[str, np.nda
                 f"variable {'/'.join((collection, *layer, kind))!r} of shape "
                 f"{array.shape} has no counterpart in torch's layers"
             )
-        state[f"{key}.{name}"] = np.array(array, order="C")
-        if name == "running_var":
-            state[f"{key}.num_batches_tracked"] = np.array(batches, np.int64)
-    return state
+        yield f"{key}.{name}", array
+
+
+def save(path: Path, variables: Mapping[str, Any], batches: int = 0) -> None:
+    """Writes Flax variables for torch: `to_torch`, to a file.
+
+    Args:
+        path: "....safetensors", or "....pth" as `torch.save` would write it.
+        variables: See `to_torch`.
+        batches: See `to_torch`.
+
+    Raises:
+        InputError: See `to_torch` and `weights.write`.
+    """
+    weights.write(path, to_torch(variables, batches))
+
+
+def load(
+    path: Path,
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    key: jax.Array,
+    **options: Any,
+) -> Variables:
+    """The variables of an architecture out of a weight file.
+
+    The head is kept where it has `num_classes` logits, and else begins afresh, as that
+    of a new network with that key. Where grey images meet weights of colour, the first
+    kernel is summed over its input channels: what a grey image gives is then what it
+    gave as a colour image of three equal channels.
+
+    Args:
+        path: A file that `weights.read` reads, of torchvision, of timm (ResNet, VGG) or
+            of `save`; numbers of any floating format, which become float32.
+        name: Architecture.
+        image_shape: Height, width and channels of the images that it is for.
+        num_classes: Number of logits.
+        key: Key of a head that begins afresh.
+        **options: As `registry.build` takes them. Published weights of AlexNet, VGG and
+            ResNet want layout="torchvision".
+
+    Returns:
+        Variables as `module.init` gives them, float32, in the memory of the host.
+
+    Raises:
+        InputError: The file is no weight file, weights are missing, or unexpected, or
+            have another shape or no floating format; the message names them all.
+    """
+    height, width, channels = image_shape
+    layout = options.get("layout")
+    registry.check_input(name, layout, height, width)
+    module = registry.build(name, num_classes=num_classes, **options)
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    expected = jax.eval_shape(module.init, key, images)
+    shapes = {
+        weight: array.shape
+        for weight, array in _torch_views(
+            jax.tree.map(
+                lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), expected
+            )
+        )
+    }
+    state = {
+        weight: array
+        for weight, array in _from_timm(weights.read(path)).items()
+        if not weight.endswith("num_batches_tracked")
+    }
+    head = registry.spec(name).head(layout)
+    fresh = head is not None and _drop_other_head(state, shapes, head)
+    if channels == 1:
+        _sum_colours(state, shapes)
+    if faults := list(_faults(state, shapes)):
+        layouts = registry.spec(name).layouts
+        shown = name + (f" in layout {layout or layouts[0]!r}" if layouts else "")
+        raise InputError(f"{path} does not fit {shown}: {'; '.join(faults)}")
+    variables = from_torch({k: np.asarray(state[k], np.float32) for k in state})
+    if fresh:
+        # Nothing but the head is computed: jit drops the rest.
+        init = jax.jit(lambda key, x: module.init(key, x)["params"][head])
+        begun = init(key, np.zeros(images.shape, np.float32))
+        variables["params"][head] = jax.tree.map(np.asarray, begun)
+    return variables
+
+
+def _from_timm(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names of timm -> torchvision's: VGG's differ, ResNet's do not."""
+    if "pre_logits.fc1.weight" not in state:
+        return state
+    places = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
+    renamed = {}
+    for name, array in state.items():
+        layer, _, kind = name.rpartition(".")
+        if layer in places and array.ndim == 4:  # convolutions that cover all of a map
+            array = array.reshape(len(array), -1)
+        layer = {**places, "head.fc": "classifier.6"}.get(layer, layer)
+        renamed[f"{layer}.{kind}"] = array
+    return renamed
+
+
+def _drop_other_head(
+    state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], head: str
+) -> bool:
+    """Removes the head from both if it differs in the number of classes alone."""
+    layer = ".".join(_split([head]))
+    weight, bias = f"{layer}.weight", f"{layer}.bias"
+    given, wanted = state.get(weight), shapes[weight]
+    if (
+        given is None
+        or bias not in state
+        or given.shape[1:] != wanted[1:]
+        or given.shape[:1] == wanted[:1]
+    ):
+        return False
+    for key in (weight, bias):
+        del state[key], shapes[key]
+    return True
+
+
+def _sum_colours(
+    state: dict[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Makes kernels [out, 3, h, w] be [out, 1, h, w] where the network wants that."""
+    for key, wanted in shapes.items():
+        if key in state and len(wanted) == 4 and wanted[1] == 1:
+            colour = (wanted[0], 3, *wanted[2:])
+            if state[key].shape == colour:
+                state[key] = state[key].astype(np.float32).sum(1, keepdims=True)
+
+
+def _faults(
+    state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[str]:
+    """What is wrong with a state dict that should have these shapes."""
+    if missing := [key for key in shapes if key not in state]:
+        yield f"missing {', '.join(missing)}"
+    if unexpected := [key for key in state if key not in shapes]:
+        yield f"unexpected {', '.join(unexpected)}"
+    for key, wanted in shapes.items():
+        if key in state and state[key].shape != wanted:
+            yield f"{key} has shape {state[key].shape}, not {wanted}"
+        elif key in state and not jax.numpy.issubdtype(state[key].dtype, np.floating):
+            yield f"{key} is {state[key].dtype}, not float"
 
 
 def _join(layer: list[str]) -> list[str]:

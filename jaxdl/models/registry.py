@@ -38,6 +38,8 @@ class Arch:
     layout, and None stands for an architecture that has but one."""
     options: tuple[str, ...] = ()
     """The options that `build` takes for it."""
+    heads: tuple[str, ...] = ()
+    """The dense layer that gives the logits, in each of the layouts of `min_sizes`."""
     torchvision: str | None = None
     """The name in `torchvision.models` of what layout "torchvision" equals."""
     has_dropout: bool = False
@@ -54,6 +56,12 @@ class Arch:
         """Smallest side of an image in `layout` (None: the default one), in pixels."""
         return dict(self.min_sizes)[layout] if layout else self.min_sizes[0][1]
 
+    def head(self, layout: str | None = None) -> str | None:
+        """The dense layer that gives the logits in `layout`; None if there is none."""
+        names = [known for known, _ in self.min_sizes]
+        heads = dict(zip(names, self.heads, strict=False))
+        return heads.get(layout or names[0])
+
 
 def _vgg(depth: int, batch_norm: bool) -> Arch:
     name = f"vgg{depth}" + "_bn" * batch_norm
@@ -63,6 +71,7 @@ def _vgg(depth: int, batch_norm: bool) -> Arch:
         f"VGG-{depth}" + "-BN" * batch_norm,
         (("small", 32), ("torchvision", 32)),
         ("dropout", "layout"),
+        heads=("classifier", "classifier_6"),
         torchvision=name,
         has_dropout=True,
         has_batch_norm=batch_norm,
@@ -76,6 +85,7 @@ def _resnet(depth: int) -> Arch:
         f"ResNet-{depth}",
         (("small", 1), ("torchvision", 1)),
         ("layout",),
+        heads=("fc", "fc"),
         torchvision=f"resnet{depth}",
         has_batch_norm=True,
     )
@@ -88,9 +98,10 @@ _ARCHS = (
         "FNN",
         ((None, 1),),
         ("hidden", "activation", "batch_norm", "dropout"),
+        heads=("head",),
         has_dropout=True,
     ),
-    Arch("lenet5", "lenet", "LeNet-5", ((None, 20),)),
+    Arch("lenet5", "lenet", "LeNet-5", ((None, 20),), heads=("fc3",)),
     Arch("lenet5_1998", "lenet", "LeNet-5 (1998)", ((None, 20),)),
     Arch(
         "alexnet",
@@ -98,6 +109,7 @@ _ARCHS = (
         "AlexNet",
         (("small", 15), ("torchvision", 63)),
         ("dropout", "layout"),
+        heads=("classifier_6", "classifier_6"),
         torchvision="alexnet",
         has_dropout=True,
     ),
