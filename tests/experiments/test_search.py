@@ -182,6 +182,7 @@ def test_help_teaches_the_space(invoke):
         assert text in done.out
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_goes_on_to_the_same_bits(start, tmp_path):
     options = (
         *("-m", "experiments.search", *TINY, *SPACE, "--ablation-epochs=0"),
