@@ -165,7 +165,6 @@ def quick_compiler():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.long
 def test_run_leaves_a_report_that_hangs_together(
     invoke, tmp_path, monkeypatch, quick_compiler
 ):
