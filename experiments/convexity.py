@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from experiments import cli
+from jaxdl import runs
 from jaxdl.config import DataConfig
 from jaxdl.errors import InputError
 
@@ -72,8 +73,7 @@ def validate(config: Config) -> None:
         raise InputError("--steps must be at least 2: the spectrum has two ends")
     if not 0 <= config.seed < 2**32:
         raise InputError(f"--seed must be 0 to 2**32 - 1, not {config.seed}")
-    if config.name in ("", ".", "..") or set(config.name or "") & set("/\\\0"):
-        raise InputError(f"--name must be a plain folder name, not {config.name!r}")
+    runs.check_name(config.name)
 
 
 def main() -> None:
@@ -102,6 +102,9 @@ def study(config: Config) -> None:
 
     began = time.monotonic()
     sources = networks.sources_of(config)  # at fault, they are so at once
+    name = config.name or time.strftime("%Y%m%d-%H%M%S")
+    folder = config.out / "convexity" / name
+    runs.make_folder(folder)
     key = jax.random.key(config.seed)
     stages = len(table.PROBLEMS) + len(linear.DEPTHS) + len(sources.titles) + 1
     with tqdm(total=stages, disable=None, unit="stage") as bar:
@@ -130,8 +133,6 @@ def study(config: Config) -> None:
         findings = Findings(rows, descents, spectra)
         figures = report.figures(findings)
         bar.update()
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = config.out / "convexity" / name
     page = report.write(folder, findings, figures, time.monotonic() - began)
     print(report.summary(findings))
     print(f"Report: {page}")

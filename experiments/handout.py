@@ -14,7 +14,6 @@ from markdown_it.token import Token
 from matplotlib.figure import Figure
 
 from jaxdl import plots, runs
-from jaxdl.errors import InputError
 
 _STYLE = """
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
@@ -40,13 +39,7 @@ def write(folder: Path, text: str, figures: Mapping[str, Figure]) -> Path:
     Raises:
       InputError: the folder or a file cannot be written.
     """
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder}: {error.strerror}; choose another "
-            f"with --out"
-        ) from error
+    runs.make_folder(folder / "figures")
     for name, figure in figures.items():
         plots.save(figure, folder / "figures" / f"{name}.png")
     runs.write_text(folder / "report.md", text)

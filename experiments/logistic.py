@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from experiments import cli
+from jaxdl import runs
 from jaxdl.config import DataConfig
 from jaxdl.errors import InputError
 
@@ -44,19 +45,12 @@ def folder(config: Config) -> Path:
     """
     if not 2 <= config.seeds <= 200:
         raise InputError(f"--seeds must be from 2 to 200, not {config.seeds}")
+    runs.check_name(config.name)
     name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    if Path(name).name != name:
-        raise InputError(f"--name must be a plain folder name, not {name!r}")
     path = config.out / "logistic" / name
     if (path / "result.json").exists():
         raise InputError(f"the study {path} is there already: choose another --name")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the folder {path}: {error.strerror}; choose another "
-            f"with --out"
-        ) from error
+    runs.make_folder(path)
     return path
 
 

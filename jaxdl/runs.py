@@ -61,6 +61,31 @@ def create(directory: Path, description: Mapping[str, Any]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_name(name: str | None) -> None:
+    """Checks that a run's name, if it has one, is that of a folder in its place.
+
+    Raises:
+      InputError: it leads elsewhere.
+    """
+    if name in ("", ".", "..") or set(name or "") & set("/\\\0"):
+        raise InputError(f"--name must be a plain folder name, not {name!r}")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+      InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}; choose another "
+            f"with --out"
+        ) from error
+
+
 @contextlib.contextmanager
 def claimed(directory: Path) -> Iterator[None]:
     """While entered, the run is this process's own; a kill gives it back as well.

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxdl import runs
 from jaxdl.config import Config
 from jaxdl.data import augment
 from jaxdl.data.batches import Layout
@@ -95,8 +96,7 @@ def validate(config: Config) -> None:
             raise InputError(f"--{name} must be at least {least}, not {value}")
     if run.seed >= 2**32:
         raise InputError(f"--seed must be below 2**32, not {run.seed}")
-    if run.name in ("", ".", "..") or set(run.name or "") & set("/\\\0"):
-        raise InputError(f"--name must be a plain folder name, not {run.name!r}")
+    runs.check_name(run.name)
 
 
 def assemble(

@@ -133,6 +133,12 @@ def test_certificates_about_other_data_are_refused(study, tmp_path, invoke):
     assert done.code == 2 and "run the study anew" in done.err
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(invoke, tmp_path):
+    (tmp_path / "file").touch()
+    done = invoke("convexity", f"--out={tmp_path}/file")
+    assert done.code == 2 and done.out == "" and "choose another with --out" in done.err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

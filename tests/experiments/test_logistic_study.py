@@ -229,6 +229,7 @@ def test_run_leaves_a_report_that_hangs_together(
         (["--seeds=1"], ["--seeds", "2", "1"]),
         (["--seeds=many"], ["--seeds", "'many'", "INT"]),
         (["--name=a/b"], ["--name", "a/b"]),
+        (["--name=.."], ["--name", "'..'"]),
         (["--out=FILE"], ["FILE", "--out"]),
         (["--data=moons"], ["--data"]),
     ],
