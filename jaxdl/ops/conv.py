@@ -10,6 +10,7 @@ The choice depends on static shapes alone, so the same program gives the same bi
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ from jax.interpreters import mlir
 
 from jaxdl.ops import engine, forms, native, taps
 from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
+
+Compute = Callable[[Convolution, jax.Array, jax.Array], jax.Array]
+"""A form in JAX; operands and result have the axes' order of `Convolution`."""
 
 
 def enable() -> None:
@@ -82,7 +86,7 @@ def _is_partly_blind(conv: Convolution) -> bool:
     )
 
 
-def is_one_product(conv: Convolution) -> bool:
+def _is_one_product(conv: Convolution) -> bool:
     """Whether to lay the windows side by side for a single product ("im2col").
 
     Where there are few of them, the time is that of reading the weights, which oneDNN's
@@ -145,9 +149,25 @@ def planned(conv: Convolution) -> tuple[native.Geometry, native.Plan] | None:
     return None
 
 
-def name_of(geometry: native.Geometry) -> str:
-    """Name of the algorithm that a geometry asks for."""
-    return native.ALGORITHMS[geometry.algorithm]
+def choose(
+    conv: Convolution, chosen: engine.Engine, layer: str = ""
+) -> tuple[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """What computes a convolution, in words and as a function of JAX's operands.
+
+    Args:
+      conv: the convolution.
+      chosen: the engine in force, "native" or "pure".
+      layer: what errors of the native engine call it.
+    """
+    if chosen == "native" and _is_one_product(conv):
+        compute = functools.partial(_in_jax, taps.forward_by_windows, conv)
+        return "native: one product of its windows", compute
+    if chosen == "native" and (found := planned(conv)):
+        geometry, plan = found
+        algorithm = native.ALGORITHMS[geometry.algorithm]
+        compute = functools.partial(_native, conv, geometry, plan, layer)
+        return f"native: {algorithm} ({plan.implementation})", compute
+    return "pure", functools.partial(_in_jax, forms.compute, conv)
 
 
 def _is_swapped(conv: Convolution) -> bool:
@@ -196,17 +216,13 @@ def _native(
     return _as_asked(conv, call(geometry, plan, layer, left, right, result))
 
 
-def _one_product(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
-    left, right = left.transpose(conv.left), right.transpose(conv.right)
-    result = taps.forward_by_windows(conv, left, right)
-    return _as_asked(conv, result.astype(conv.result_dtype))
-
-
-def _pure(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
+def _in_jax(
+    form: Compute, conv: Convolution, left: jax.Array, right: jax.Array
+) -> jax.Array:
     if conv.direction == "input gradient":
         right = lax.rev(right, conv.right[:2])
     left, right = left.transpose(conv.left), right.transpose(conv.right)
-    return _as_asked(conv, forms.compute(conv, left, right))
+    return _as_asked(conv, form(conv, left, right).astype(conv.result_dtype))
 
 
 def _as_asked(conv: Convolution, out: jax.Array) -> jax.Array:
@@ -280,12 +296,8 @@ def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) 
     conv = recognise(images, kernel, ctx.avals_out[0], params)
     if chosen == "xla":
         return _xla_lowering(ctx, left, right, **params)
-    if chosen == "native" and conv is not None and is_one_product(conv):
-        compute = functools.partial(_one_product, conv)
-    elif chosen == "native" and conv is not None and (found := planned(conv)):
-        compute = functools.partial(_native, conv, *found, str(ctx.name_stack))
-    elif conv is not None:
-        compute = functools.partial(_pure, conv)
+    if conv is not None:
+        _, compute = choose(conv, chosen, str(ctx.name_stack))
     elif not ready:
         compute = functools.partial(_in_fast_layout, **params)
     else:

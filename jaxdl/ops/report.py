@@ -37,14 +37,8 @@ def _row(equation: Any, names: str) -> Row:
     found = recognise(left, right, result, equation.params)
     if found is None or engine.current() == "xla":
         return Row(names, found, "xla")
-    if engine.current() == "native" and conv.is_one_product(found):
-        return Row(names, found, "native: one product of its windows")
-    planned = conv.planned(found) if engine.current() == "native" else None
-    if planned is None:
-        return Row(names, found, "pure")
-    geometry, plan = planned
-    algorithm = conv.name_of(geometry)
-    return Row(names, found, f"native: {algorithm} ({plan.implementation})")
+    said, _ = conv.choose(found, engine.current())
+    return Row(names, found, said)
 
 
 def _equations(jaxpr: core.Jaxpr, outer: str) -> Iterator[tuple[Any, str]]:
