@@ -12,7 +12,7 @@ import flint
 import numpy as np
 from flint import arb
 
-from jaxdl.convexity.exact import enclose
+from jaxdl.convexity.exact import balls, enclose
 from jaxdl.convexity.program import Program
 from jaxdl.convexity.verdict import Witness
 
@@ -35,7 +35,7 @@ def verify(program: Program, a: Any, b: Any) -> Witness | None:
     ends = [program.leaves(a), program.leaves(b)]
     for bits in PRECISIONS:
         with flint.ctx.workprec(bits):
-            exact = [[_exact(leaf) for leaf in leaves] for leaves in ends]
+            exact = [[balls(leaf) for leaf in leaves] for leaves in ends]
             middle = [(x + y) / 2 for x, y in zip(*exact, strict=True)]
             points = (*exact, middle)
             at_a, at_b, at_middle = (enclose(program, x, bits) for x in points)
@@ -53,12 +53,6 @@ def verify(program: Program, a: Any, b: Any) -> Witness | None:
             if gap <= 0:
                 return None
     return None
-
-
-def _exact(leaf: np.ndarray) -> np.ndarray:
-    out = np.empty(leaf.size, object)
-    out[:] = [arb(x) for x in leaf.reshape(-1).tolist()]
-    return out.reshape(leaf.shape)
 
 
 def _bounds(ball: arb) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def patched(data, changes, directory=True):
 
 def pickles():
     """(name, pickle, refusal): programs for Python's own machine."""
-    touch = b"U\x0etouch /tmp/x.x"
+    touch = b"U\x0etouch executed"
     yield "system", b"\x80\x02cos\nsystem\n" + touch + b"\x85R.", r"'os\.system'"
     yield "eval", b"\x80\x02c__builtin__\neval\nU\x011\x85R.", r"'__builtin__\.eval'"
     yield "inst", b"\x80\x02(" + touch + b"ios\nsystem\n.", "INST"
