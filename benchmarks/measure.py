@@ -91,8 +91,7 @@ HVP_RIVALS = {
 }
 """Those of products with a Hessian."""
 
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-_A_CORE_EACH = {"JAX_NUM_CPU_DEVICES": str(_CORES)}
+_A_CORE_EACH = {"JAX_NUM_CPU_DEVICES": str(runtime.cores())}
 SEARCH_RIVALS = {
     "jaxdl spread": Rival("jaxdl", (), {"lanes": 1}, _A_CORE_EACH),
     "jaxdl vmap": Rival("jaxdl", (), {"lanes": 8}, _A_CORE_EACH),

@@ -76,7 +76,7 @@ def machine() -> dict[str, str]:
     sets = [s for s in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if s in flags]
     return {
         "cpu": f"{model} ({', '.join(sets)})" if sets else model,
-        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
+        "cores": f"{runtime.cores()} of {os.cpu_count()}",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 

@@ -226,24 +226,14 @@ def search(case: Search, *, fused: bool, threads: int | None = None) -> Prepared
 
     def trial(rate: float, smoothing: float, dropout: float) -> float:
         net = _searched(case, dropout)
-        optimizer = torch.optim.SGD(
-            net.parameters(),
-            rate,
-            momentum=MOMENTUM,
-            nesterov=True,
-            weight_decay=WEIGHT_DECAY,
-            fused=fused or None,
+        train_step = _trainer(
+            net, rate=rate, label_smoothing=smoothing, fused=fused or None
         )
         net.train()
         for chosen in torch.randperm(case.images).split(size):
             if len(chosen) < size:
                 break
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.cross_entropy(
-                net(images[chosen]), labels[chosen], label_smoothing=smoothing
-            )
-            loss.backward()
-            optimizer.step()
+            train_step(images[chosen], labels[chosen])
         net.eval()
         with torch.inference_mode():
             correct = net(images[case.images :]).argmax(-1) == labels[case.images :]
@@ -335,20 +325,31 @@ def _network(case: Network, channels_last: bool) -> tuple[Any, torch.Tensor]:
     return net, images
 
 
-def _trainer(net: Any, precision: str, compile: bool = False) -> Any:
+def _trainer(
+    net: Any,
+    precision: str = "float32",
+    compile: bool = False,
+    *,
+    rate: float = LEARNING_RATE,
+    label_smoothing: float = 0.0,
+    fused: bool | None = None,
+) -> Any:
     """A function (images, labels) -> loss that makes a step."""
     optimizer = torch.optim.SGD(
         net.parameters(),
-        LEARNING_RATE,
+        rate,
         momentum=MOMENTUM,
         nesterov=True,
         weight_decay=WEIGHT_DECAY,
+        fused=fused,
     )
 
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with _autocast(precision):
             logits = net(images)
-        return torch.nn.functional.cross_entropy(logits.float(), labels)
+        return torch.nn.functional.cross_entropy(
+            logits.float(), labels, label_smoothing=label_smoothing
+        )
 
     forward = torch.compile(loss_of) if compile else loss_of
 

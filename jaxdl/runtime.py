@@ -121,6 +121,13 @@ def processor_digest() -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cpu_info() -> list[str]:
     """What Linux says of the processors, by line; nothing elsewhere."""
     try:
