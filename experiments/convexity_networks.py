@@ -79,14 +79,7 @@ def sources_of(config: "Study") -> Sources:
     finished = None
     if config.run is not None:
         run = stored.load(config.run, "best", config.cache_dir)
-        its_data = sources.load(
-            run.dataset["name"],
-            raw_dir=config.raw_dir,
-            cache_dir=config.cache_dir,
-            validation=run.config.data.validation,
-            seed=run.config.run.seed,
-        )
-        finished = run, its_data
+        finished = run, stored.data(run, config.raw_dir, config.cache_dir)
         titles += (f"{run.config.model.arch}, {config.run.name}",)
     for used in [dataset] + ([finished[1]] if finished else []):
         if config.images > (size := len(used.train.labels)):

@@ -43,16 +43,9 @@ def main() -> None:
     """Parses the command line and evaluates."""
     config = cli.parse_plain("experiments.evaluate", EvaluateConfig, __doc__)
     from experiments import stored
-    from jaxdl.data import sources
 
     run = stored.load(config.run, config.checkpoint, config.cache_dir)
-    dataset = sources.load(
-        run.dataset["name"],
-        raw_dir=config.raw_dir,
-        cache_dir=config.cache_dir,
-        validation=run.config.data.validation,
-        seed=run.config.run.seed,
-    )
+    dataset = stored.data(run, config.raw_dir, config.cache_dir)
     scores = run.evaluate(run.variables, getattr(dataset, config.split))
     right, counts = scores.confusion.diagonal(), scores.confusion.sum(1)
     by_class = {

@@ -133,18 +133,9 @@ def open_folder(job: Job) -> Folder:
 
 def header(job: Job, path: Path, state: TrainState) -> str:
     """The head of the log: which data, which model, on what."""
-    dataset, run = job.dataset, job.config.run
-    lines = [] if dataset.notice is None else [dataset.notice, ""]
-    sizes = ", ".join(
-        f"{len(split.labels):,} {name}"
-        for name, split in (
-            ("train", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
-    )
-    lines += [
-        f"Data:    {dataset.name} ({sizes})",
+    run = job.config.run
+    lines = [
+        *data_lines(job.dataset),
         f"Model:   {job.config.model.arch}, {parameters(job):,} parameters",
         f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.size}",
         f"Run:     {path}",
@@ -154,6 +145,20 @@ def header(job: Job, path: Path, state: TrainState) -> str:
     if int(state.step):
         lines.append(f"Resumed: after step {int(state.step):,}")
     return "\n".join(lines)
+
+
+def data_lines(dataset: Dataset) -> list[str]:
+    """The first lines of a log: the data's notice, if there is one, name and sizes."""
+    lines = [] if dataset.notice is None else [dataset.notice, ""]
+    sizes = ", ".join(
+        f"{len(split.labels):,} {name}"
+        for name, split in (
+            ("train", dataset.train),
+            ("validation", dataset.validation),
+            ("test", dataset.test),
+        )
+    )
+    return [*lines, f"Data:    {dataset.name} ({sizes})"]
 
 
 def parameters(job: Job) -> int:

@@ -174,9 +174,10 @@ def check_sizes(study: Study, dataset: Dataset) -> None:
 
 def _devices(config: Config) -> list[Any]:
     """Starts JAX, on a CPU with a device for each core, and picks devices."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", max(cores, config.devices or 1))
+        jax.config.update(
+            "jax_num_cpu_devices", max(runtime.cores(), config.devices or 1)
+        )
     runtime.start(config.cache_dir)
     available = jax.devices()
     count = len(available) if config.devices is None else config.devices
@@ -282,23 +283,14 @@ def _test(
 
 
 def _header(study: Study, dataset: Dataset, devices: int, folder: Path) -> str:
-    lines = [] if dataset.notice is None else [dataset.notice, ""]
-    sizes = ", ".join(
-        f"{len(split.labels):,} {name}"
-        for name, split in (
-            ("train", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
-    )
     epochs = study.rungs or ("their own",)
     plan = "; ".join(
         f"{n * len(study.seeds)} trials of {e} epochs"
         for n, e in zip(study.sizes, epochs, strict=True)
     )
     domains = " ".join(f"{k}={space.written(d)}" for k, d in study.space.items())
-    lines += [
-        f"Data:    {dataset.name} ({sizes})",
+    lines = [
+        *job.data_lines(dataset),
         f"Space:   {domains}",
         f"Search:  {study.sampler}; {plan}",
         f"Device:  {runs.device_name()}, trials over {devices}",

@@ -7,6 +7,8 @@ from experiments import cli
 from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.config import Config
+from jaxdl.data import sources
+from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.training import assemble, checkpoints, parallel
 from jaxdl.training.assemble import DataFacts
@@ -84,4 +86,19 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
         variables=parallel.replicate(evaluated_variables(state), devices),
         step=int(state.step),
         evaluate=programs.evaluate,
+    )
+
+
+def data(run: Stored, raw_dir: Path | None, cache_dir: Path) -> Dataset:
+    """The data set that a run used, split as it was.
+
+    Raises:
+      InputError: from `sources.load`.
+    """
+    return sources.load(
+        run.dataset["name"],
+        raw_dir=raw_dir,
+        cache_dir=cache_dir,
+        validation=run.config.data.validation,
+        seed=run.config.run.seed,
     )
