@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import binomtest
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+"""The colours of all figures; see above."""
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -39,18 +40,18 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure:
     figure.suptitle(title)
     axes = figure.subplots(1, 3)
     for ax, name in zip(axes, ("loss", "accuracy", "learning_rate"), strict=True):
-        ax.set_title(name.replace("_", " "), fontsize="medium", color=_GREY)
+        ax.set_title(name.replace("_", " "), fontsize="medium", color=GREY)
         ax.set_xlabel("step")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _plain(ax, grid="both")
-        _line(ax, train, name, "train", color=_BLUE, linewidth=1.3)
+        plain(ax, grid="both")
+        _line(ax, train, name, "train", color=BLUE, linewidth=1.3)
         if name != "learning_rate":
             _line(
                 ax,
                 validation,
                 name,
                 "validation",
-                color=_ORANGE,
+                color=ORANGE,
                 linewidth=1.6,
                 marker="o",
                 markersize=4,
@@ -179,14 +180,14 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         accuracy,
         np.maximum([accuracy - low, high - accuracy], 0),  # rounding may cross zero
         fmt="o",
-        color=_BLUE,
-        ecolor=_BLUE,
+        color=BLUE,
+        ecolor=BLUE,
         capsize=4,
         label="each class, with 95% interval",
     )
     ax.axhline(
         overall,
-        color=_ORANGE,
+        color=ORANGE,
         linewidth=1.2,
         linestyle="--",
         label=f"all classes together: {overall:.2%}",
@@ -200,7 +201,7 @@ def per_class(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     ax.set_xlabel("class, number of examples")
     ax.set_ylabel("accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _plain(ax, grid="y")
+    plain(ax, grid="y")
     return figure
 
 
@@ -246,7 +247,7 @@ def _line(
         ax.plot(steps, [line[name] for line in lines], label=label, **style)
 
 
-def _plain(ax: Axes, grid: str) -> None:
+def plain(ax: Axes, grid: str) -> None:
     """Takes away the frame and adds a faint grid behind the data."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color="0.9")  # type: ignore[arg-type]

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdl.plots import _BLUE, _GREY, _ORANGE, _plain
+from jaxdl.plots import BLUE, GREY, ORANGE, plain
 
 _GREEN = "#009E73"
-_COLOURS = {"convex": _BLUE, "not convex": _ORANGE}
+_COLOURS = {"convex": BLUE, "not convex": ORANGE}
 
 
 class Segment(NamedTuple):
@@ -60,15 +60,15 @@ def segments(shown: Sequence[Segment], title: str) -> Figure:
     figure.suptitle(title)
     for ax, one in zip(axes, shown, strict=True):
         ax.set_title(one.title, fontsize="medium")
-        ax.plot(one.places, one.losses, color=_BLUE, label="loss")
+        ax.plot(one.places, one.losses, color=BLUE, label="loss")
         start, end = (np.interp(t, one.places, one.losses) for t in (0, 1))
         middle = np.interp(0.5, one.places, one.losses)
-        ax.plot([0, 1], [start, end], "--", color=_GREY, label="chord")
-        ax.plot([0.5, 0.5], [(start + end) / 2, middle], color=_ORANGE, linewidth=2)
-        ax.plot(0.5, middle, "o", color=_ORANGE, label="midpoint, above the chord")
-        ax.plot([0, 1], [start, end], "o", color=_GREY, markersize=5)
+        ax.plot([0, 1], [start, end], "--", color=GREY, label="chord")
+        ax.plot([0.5, 0.5], [(start + end) / 2, middle], color=ORANGE, linewidth=2)
+        ax.plot(0.5, middle, "o", color=ORANGE, label="midpoint, above the chord")
+        ax.plot([0, 1], [start, end], "o", color=GREY, markersize=5)
         ax.set_xticks([0, 0.5, 1], ["a", "midpoint", "b"])
-        _plain(ax, grid="y")
+        plain(ax, grid="y")
     if shown:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(
@@ -86,7 +86,7 @@ def slices(shown: Sequence[Slice], title: str) -> Figure:
         ax.set_title(
             f"{one.title}: {one.verdict}",
             fontsize="medium",
-            color=_COLOURS.get(one.verdict, _GREY),
+            color=_COLOURS.get(one.verdict, GREY),
         )
         low, high = one.losses.min(), np.quantile(one.losses, 0.97)
         # Closer levels near the bottom, where they would be far apart.
@@ -102,7 +102,7 @@ def slices(shown: Sequence[Slice], title: str) -> Figure:
         if one.witness:
             ax.plot([-1, 0, 1], [0, 0, 0], color="white", linewidth=1, linestyle="--")
             ax.plot([-1, 1], [0, 0], "o", color="white", markeredgecolor="black")
-            ax.plot(0, 0, "o", color=_ORANGE, markeredgecolor="black")
+            ax.plot(0, 0, "o", color=ORANGE, markeredgecolor="black")
         ax.set_xticks([])
         ax.set_yticks([])
         ax.set_box_aspect(1)
@@ -121,11 +121,11 @@ def densities(shown: Sequence[Density], title: str) -> Figure:
             one.grid,
             floor,
             np.maximum(one.hessian, floor),
-            color=_BLUE,
+            color=BLUE,
             alpha=0.35,
             linewidth=0,
         )
-        ax.plot(one.grid, np.maximum(one.hessian, floor), color=_BLUE, label="Hessian")
+        ax.plot(one.grid, np.maximum(one.hessian, floor), color=BLUE, label="Hessian")
         ax.plot(
             one.grid,
             np.maximum(one.gauss_newton, floor),
@@ -133,19 +133,19 @@ def densities(shown: Sequence[Density], title: str) -> Figure:
             linewidth=1.2,
             label="Gauss-Newton part",
         )
-        ax.axvline(0, color=_GREY, linewidth=0.8)
+        ax.axvline(0, color=GREY, linewidth=0.8)
         ends = [one.smallest, one.largest]
         ax.plot(
             ends,
             [floor * 1.4] * 2,
             "^",
-            color=_ORANGE,
+            color=ORANGE,
             label="smallest and largest eigenvalue",
         )
         ax.set_yscale("log")
         ax.set_ylim(bottom=floor)
         ax.set_xlabel("eigenvalue")
-        _plain(ax, grid="y")
+        plain(ax, grid="y")
     if shown:
         axes[0].set_ylabel("density")
         handles, labels = axes[0].get_legend_handles_labels()
@@ -168,11 +168,11 @@ def gaps(runs: Mapping[str, Sequence[np.ndarray]], title: str) -> Figure:
         ax.set_title(name, fontsize="medium")
         for i, gap in enumerate(starts):
             label = "a start" if not i else None
-            ax.plot(np.maximum(gap, 1e-17), color=_BLUE, alpha=0.6, label=label)
+            ax.plot(np.maximum(gap, 1e-17), color=BLUE, alpha=0.6, label=label)
         ax.set_yscale("log")
         ax.set_ylim(bottom=1e-16)
         ax.set_xlabel("step of gradient descent")
-        _plain(ax, grid="both")
+        plain(ax, grid="both")
     if runs:
         axes[0].set_ylabel("loss - global minimum")
     return figure

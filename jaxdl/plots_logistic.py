@@ -15,8 +15,9 @@ from scipy import stats
 from jaxdl.calibration import Reliability
 from jaxdl.config import Loss
 from jaxdl.logistic import Linear
+from jaxdl.plots import BLUE, ORANGE, plain
 
-_COLOURS: Mapping[Loss, str] = {"cross_entropy": "#0072B2", "mse": "#D55E00"}
+_COLOURS: Mapping[Loss, str] = {"cross_entropy": BLUE, "mse": ORANGE}
 _NAMES: Mapping[Loss, str] = {"cross_entropy": "cross-entropy", "mse": "squared error"}
 _MARKS: Mapping[Loss, str] = {"cross_entropy": "o", "mse": "s"}
 
@@ -52,7 +53,7 @@ def distances(sizes: Sequence[int], found: Mapping[Loss, np.ndarray]) -> Figure:
     ax.minorticks_off()
     ax.set_xlabel("training examples")
     ax.set_ylabel("KL divergence from the truth, nats")
-    _plain(ax)
+    plain(ax, grid="both")
     ax.legend(frameon=False)
     return figure
 
@@ -69,7 +70,7 @@ def slopes(logits: np.ndarray, found: Mapping[Loss, np.ndarray]) -> Figure:
     ax.text(logits.min() + 0.4, 2e-8, "confident and wrong", color="0.35")
     ax.set_xlabel("logit z of an example of class 1")
     ax.set_ylabel("|derivative of the loss by z|")
-    _plain(ax)
+    plain(ax, grid="both")
     ax.legend(frameon=False, loc="lower center")
     return figure
 
@@ -102,7 +103,7 @@ def rates(
             ax.axhline(limit, color="0.6", linewidth=1, linestyle=":")
             ax.set_xscale("log", base=2)
             ax.set_yscale("log")
-            _plain(ax)
+            plain(ax, grid="both")
         row[0].set_ylabel("steps (median)")
     for ax in grid[-1]:
         ax.set_xlabel("learning rate, times 1/λ")
@@ -169,7 +170,7 @@ def divergence(
         for ax in (left, right):
             ax.set_xscale("log")
             ax.set_xlabel("steps of gradient descent")
-            _plain(ax)
+            plain(ax, grid="both")
     grid[0, 0].plot([], [], "k--", linewidth=1, label="slope in the limit (theory)")
     return _legend(figure, grid[0, 0])
 
@@ -236,7 +237,7 @@ def imbalance(
             ax.set_xscale("log")
             ax.set_xticks(ratios, [f"1:{ratio}" for ratio in ratios], fontsize="small")
             ax.minorticks_off()
-            _plain(ax)
+            plain(ax, grid="both")
         row[0].set_ylabel(name)
     return _legend(figure, grid[0, 0])
 
@@ -252,7 +253,7 @@ def _grid(
     for ax in axes[count:]:
         ax.set_axis_off()
     for ax in axes[:count]:
-        _plain(ax)
+        plain(ax, grid="both")
     return figure, list(axes[:count])
 
 
@@ -293,9 +294,3 @@ def _legend(figure: Figure, ax: Axes) -> Figure:
         handles, names, loc="outside lower center", ncols=len(names), frameon=False
     )
     return figure
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="0.9")
-    ax.set_axisbelow(True)

@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from jaxdl.plots import _BLUE, _GREY, _ORANGE, _plain
+from jaxdl.plots import BLUE, GREY, ORANGE, plain
 from jaxdl.search.importance import Importance, position
 from jaxdl.search.space import Choice, Settings, Space, written
 
@@ -52,7 +52,7 @@ def parallel_coordinates(
         ax.plot(
             range(len(fields) + 1),
             [*at, heights[i]],
-            color=_ORANGE if is_best else colours(heights[i]),
+            color=ORANGE if is_best else colours(heights[i]),
             linewidth=2.6 if is_best else 1.1,
             alpha=1 if is_best else 0.75,
         )
@@ -64,7 +64,7 @@ def parallel_coordinates(
         label = f"{under}{low + y * (high - low):.2%}"
         ax.text(len(fields) + 0.04, y, label, fontsize=8, va="center", bbox=_HALO)
     for x in range(len(fields) + 1):
-        ax.axvline(x, color=_GREY, linewidth=0.8, zorder=0)
+        ax.axvline(x, color=GREY, linewidth=0.8, zorder=0)
     names = [*(f.replace("_", "\n") for f in fields), "validation\naccuracy"]
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks([])
@@ -75,7 +75,7 @@ def parallel_coordinates(
     bar = figure.colorbar(scale, ax=ax, shrink=0.8, pad=0.01)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     bar.outline.set_visible(False)
-    ax.plot([], [], color=_ORANGE, linewidth=2.6, label="the best of the last rung")
+    ax.plot([], [], color=ORANGE, linewidth=2.6, label="the best of the last rung")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False)
     return figure
 
@@ -98,14 +98,14 @@ def importance(found: Sequence[Importance], title: str) -> Figure:
         [max(0.0, one.mean - one.low) for one in found],
         [max(0.0, one.high - one.mean) for one in found],
     ]
-    ax.barh(range(len(found)), means, xerr=errors, color=_BLUE, ecolor=_GREY, capsize=3)
+    ax.barh(range(len(found)), means, xerr=errors, color=BLUE, ecolor=GREY, capsize=3)
     ax.set_yticks(range(len(found)), [one.field for one in found])
     ax.invert_yaxis()
-    ax.axvline(0, color=_GREY, linewidth=0.8)
+    ax.axvline(0, color=GREY, linewidth=0.8)
     ax.set_xlabel(
         "share of the variance of the ranks that shuffling the field takes away"
     )
-    _plain(ax, grid="x")
+    plain(ax, grid="x")
     return figure
 
 
@@ -131,17 +131,17 @@ def rungs(
         for curve in some:
             shown = [max(1 - accuracy, floor) for accuracy in curve]
             epochs = range(1, len(curve) + 1)
-            ax.plot(epochs, shown, color=_BLUE, linewidth=0.9, alpha=0.6)
-            ax.plot(epochs[-1], shown[-1], ".", color=_BLUE, markersize=5)
+            ax.plot(epochs, shown, color=BLUE, linewidth=0.9, alpha=0.6)
+            ax.plot(epochs[-1], shown[-1], ".", color=BLUE, markersize=5)
         if rung == count - 1:
             shown = [max(1 - accuracy, floor) for accuracy in best]
             epochs = range(1, len(best) + 1)
-            ax.plot(epochs, shown, color=_ORANGE, linewidth=2, label="the best")
+            ax.plot(epochs, shown, color=ORANGE, linewidth=2, label="the best")
             ax.legend(frameon=False)
         ax.set_title(
             f"rung {rung + 1}: {len(some)} trials, {max(map(len, some))} epochs",
             fontsize="medium",
-            color=_GREY,
+            color=GREY,
         )
         beyond = sum(
             min(1 - accuracy for accuracy in curve) > ceiling for curve in some
@@ -155,7 +155,7 @@ def rungs(
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
         ax.yaxis.set_minor_locator(NullLocator())
-        _plain(ax, grid="both")
+        plain(ax, grid="both")
     axes[0].set_ylabel("validation error (logarithmic)")
     return figure
 
@@ -180,13 +180,13 @@ def ablation(cells: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figur
         for x, name in enumerate(names):
             values = cells[name][measure]
             shift = np.linspace(-0.12, 0.12, len(values))
-            ax.plot(x + shift, values, ".", color=_BLUE, markersize=6)
-            ax.plot([x - 0.25, x + 0.25], [values.mean()] * 2, color=_ORANGE)
+            ax.plot(x + shift, values, ".", color=BLUE, markersize=6)
+            ax.plot([x - 0.25, x + 0.25], [values.mean()] * 2, color=ORANGE)
         ax.set_xticks(range(len(names)), [n.replace(", ", "\n") for n in names])
         ax.tick_params(axis="x", labelsize=8)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
-        ax.set_title(said, fontsize="medium", color=_GREY)
-        _plain(ax, grid="y")
+        ax.set_title(said, fontsize="medium", color=GREY)
+        plain(ax, grid="y")
     return figure
 
 
