@@ -170,24 +170,32 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """Inverse of `to_json`.
+    """Inverse of `to_json`; a setting that is not there has its default.
+
+    So the run of an older version, which had fewer settings, can be read: the default
+    of a new setting is what was done before there was one.
 
     Raises:
-      InputError: a setting is missing, or there is one of an unknown name.
+      InputError: a section is missing, or there is a setting of an unknown name.
     """
     sections = {}
     for section in dataclasses.fields(Config):
         kind: Any = section.type
-        given = dict(values.get(section.name, {}))
         names = {field.name for field in dataclasses.fields(kind)}
-        if given.keys() != names:
-            odd = ", ".join(sorted(given.keys() ^ names))
+        stored = values.get(section.name)
+        if stored is None or stored.keys() - names:
+            odd = (
+                "missing"
+                if stored is None
+                else ", ".join(sorted(stored.keys() - names))
+            )
             raise InputError(
                 f"the stored configuration does not fit this version of jaxdl "
                 f"({section.name}: {odd}); start a new run"
             )
+        given = dict(stored)
         for field in dataclasses.fields(kind):
-            value = given[field.name]
+            value = given.get(field.name)
             if isinstance(value, list):
                 given[field.name] = tuple(value)
             elif "Path" in str(field.type) and value is not None:
