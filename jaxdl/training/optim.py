@@ -206,11 +206,7 @@ def make_optimizer(
         updates, state = chain.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    # The fused step takes its numbers as attributes, known when it is compiled.
-    numbers = (config.momentum, config.weight_decay)
-    traced = any(isinstance(number, jax.Array) for number in numbers)
-    fused = not traced and not is_off(config.momentum)
-    fastest = _fused(config, schedule) if fused else step
+    fastest = step if is_off(config.momentum) else _fused(config, schedule)
     return Optimizer(chain.init, chain.update, fastest)
 
 
@@ -233,16 +229,15 @@ def _fused(config: OptimConfig, schedule: optax.Schedule) -> Step:
             config.weight_decay if decays or config.decay_all else 0.0
             for decays in jax.tree.leaves(kernels(params))
         ]
-        none = [0.0] * len(leaves)
         leaves, traces = update.sgd(
             leaves,
             jax.tree.leaves(trace.trace),
             jax.tree.leaves(gradient),
             schedule(scale.count),
             momentum=config.momentum,
+            decays=decays,
             nesterov=config.nesterov,
-            decays=none if config.decoupled else decays,
-            late_decays=decays if config.decoupled else none,
+            decoupled=config.decoupled,
         )
         new: dict[type, optax.OptState] = {
             optax.TraceState: optax.TraceState(jax.tree.unflatten(tree, traces)),
