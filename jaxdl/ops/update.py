@@ -13,11 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from jaxdl.ops import engine
+
+Number = float | jax.Array
+"""A number, known or traced."""
 
 _sgd_p = Primitive("jaxdl_sgd")
 _sgd_p.multiple_results = True
@@ -27,12 +29,12 @@ def sgd(
     parameters: Sequence[jax.Array],
     traces: Sequence[jax.Array],
     gradients: Sequence[jax.Array],
-    rate: jax.Array,
+    rate: Number,
     *,
-    momentum: float,
+    momentum: Number,
+    decays: Sequence[Number],
     nesterov: bool,
-    decays: Sequence[float],
-    late_decays: Sequence[float],
+    decoupled: bool,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """One step of SGD, as `torch.optim.SGD` without dampening does it.
 
@@ -40,24 +42,24 @@ def sgd(
       parameters: arrays of any shapes, floating point.
       traces: the running sum of the gradients of each.
       gradients: of each.
-      rate: learning rate, [].
+      rate: learning rate; this and all other numbers may be traced.
       momentum: what is kept of the traces.
-      nesterov: whether the step looks ahead by one more momentum.
       decays: for each array, the part of it that is added to its gradient.
-      late_decays: for each array, the part of it that is added past the momentum.
+      nesterov: whether the step looks ahead by one more momentum.
+      decoupled: whether decays are added past the momentum.
 
     Returns:
       New parameters and traces.
     """
+    dtype = jnp.result_type(jnp.float32, *parameters)
+    numbers = [jnp.asarray(x, dtype) for x in (rate, momentum, *decays)]
     results = _sgd_p.bind(
-        jnp.asarray(rate, jnp.result_type(jnp.float32, *parameters)),
+        jnp.stack(numbers),
         *parameters,
         *traces,
         *gradients,
-        momentum=float(momentum),
         nesterov=bool(nesterov),
-        decays=tuple(map(float, decays)),
-        late_decays=tuple(map(float, late_decays)),
+        decoupled=bool(decoupled),
     )
     return results[: len(parameters)], results[len(parameters) :]
 
@@ -69,27 +71,23 @@ def _parts(arrays: Sequence[Any]) -> tuple[Sequence[Any], ...]:
 
 
 def _meaning(
-    rate: jax.Array,
-    *arrays: jax.Array,
-    momentum: float,
-    nesterov: bool,
-    decays: tuple[float, ...],
-    late_decays: tuple[float, ...],
+    numbers: jax.Array, *arrays: jax.Array, nesterov: bool, decoupled: bool
 ) -> list[jax.Array]:
+    rate, momentum, *decays = numbers
     parameters, traces = [], []
-    for p, t, g, decay, late in zip(*_parts(arrays), decays, late_decays, strict=True):
-        slope = g + decay * p if decay else g
+    for p, t, g, decay in zip(*_parts(arrays), decays, strict=True):
+        slope = g if decoupled else g + decay * p
         moved = (slope + momentum * t).astype(t.dtype)
         along = slope + momentum * moved if nesterov else moved
-        if late:
-            along += late * p
+        if decoupled:
+            along += decay * p
         parameters.append((p - rate * along).astype(p.dtype))
         traces.append(moved)
     return parameters + traces
 
 
-def _type(rate: Any, *arrays: Any, **params: Any) -> list[Any]:
-    del rate, params
+def _type(numbers: Any, *arrays: Any, **params: Any) -> list[Any]:
+    del numbers, params
     parameters, traces, gradients = _parts(arrays)
     for p, t, g in zip(parameters, traces, gradients, strict=True):
         if not p.shape == t.shape == g.shape:
@@ -110,22 +108,10 @@ def _lower(ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
         return mlir.lower_fun(_meaning, multiple_results=True)(ctx, *args, **params)
     in_place = {1 + i: i for i in range(len(ctx.avals_out))}
     call = jax.ffi.ffi_lowering("jaxdl_sgd", operand_output_aliases=in_place)
-    return call(
-        ctx,
-        *args,
-        momentum=np.float32(params["momentum"]),
-        nesterov=params["nesterov"],
-        decays=np.array(params["decays"], np.float32),
-        late_decays=np.array(params["late_decays"], np.float32),
-    )
+    return call(ctx, *args, **params)
 
 
-_sgd_p.def_impl(
-    jax.jit(
-        _sgd_p.bind,
-        static_argnames=("momentum", "nesterov", "decays", "late_decays"),
-    )
-)
+_sgd_p.def_impl(jax.jit(_sgd_p.bind, static_argnames=("nesterov", "decoupled")))
 _sgd_p.def_abstract_eval(_type)
 batching.primitive_batchers[_sgd_p] = _batch
 mlir.register_lowering(_sgd_p, mlir.lower_fun(_meaning, multiple_results=True))

@@ -217,11 +217,7 @@ def make_optimizer(
         updates, state = chain.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    # The fused step takes its numbers as attributes, known when it is compiled.
-    numbers = (config.momentum, config.weight_decay)
-    traced = any(isinstance(number, jax.Array) for number in numbers)
-    fused = not traced and not is_off(config.momentum)
-    fastest = _fused(config, schedule, rates) if fused else step
+    fastest = step if is_off(config.momentum) else _fused(config, schedule, rates)
     return Optimizer(chain.init, chain.update, fastest)
 
 
@@ -250,16 +246,15 @@ def _fused(
         traces, slopes = jax.tree.leaves(trace.trace), jax.tree.leaves(gradient)
         rate = schedule(scale.count)
         for relative, places in _equal_rates(params, rates).items():
-            none, own = [0.0] * len(places), [decays[i] for i in places]
             moved = update.sgd(
                 [leaves[i] for i in places],
                 [traces[i] for i in places],
                 [slopes[i] for i in places],
                 rate if rates is None else relative * rate,
                 momentum=config.momentum,
+                decays=[decays[i] for i in places],
                 nesterov=config.nesterov,
-                decays=none if config.decoupled else own,
-                late_decays=own if config.decoupled else none,
+                decoupled=config.decoupled,
             )
             for i, leaf, kept in zip(places, *moved, strict=True):
                 leaves[i], traces[i] = leaf, kept

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdl.models.dropout import Dropout
+from jaxdl.models.dropout import Dropout, threefry
 
 KEY = jax.random.key(3)
 
@@ -54,3 +54,42 @@ def test_the_mask_does_not_depend_on_the_devices(devices):
 
 def test_half_precision_stays_half():
     assert drop(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "words"),
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((2**32 - 1, 2**32 - 1), (2**32 - 1, 2**32 - 1), (0x1CB996FC, 0xBB002BE7)),
+        (
+            (0x13198A2E, 0x03707344),
+            (0x243F6A88, 0x85A308D3),
+            (0xC4923A9C, 0x483DF7A0),
+        ),
+    ],
+)
+def test_threefry_has_the_known_answers(key, counter, words):
+    """Those of Random123, the authors' own library (kat_vectors, threefry2x32 20)."""
+    found = threefry(jnp.uint32(key), *map(jnp.uint32, counter))
+    assert tuple(map(int, found)) == words
+
+
+def test_units_are_independent_of_their_neighbours():
+    """Kept beside kept: 0.7 x 0.7, along examples, along units and between keys."""
+    x = jnp.ones((400, 300))
+    kept = np.asarray(drop(x)) != 0
+    other = Dropout(0.3).apply({}, x, train=True, rngs={"dropout": jax.random.key(4)})
+    pairs = (
+        kept[1:] & kept[:-1],
+        kept[:, 1:] & kept[:, :-1],
+        kept & (np.asarray(other) != 0),
+    )
+    for both in pairs:  # five standard deviations of 119,600 dependent pairs
+        assert abs(both.mean() - 0.49) < 0.012
+
+
+def test_any_kind_of_key_will_do():
+    x = jnp.ones((100, 100))
+    for key in (jax.random.PRNGKey(1), jax.random.key(1, impl="rbg")):
+        y = Dropout(0.5).apply({}, x, train=True, rngs={"dropout": key})
+        assert abs(float((y != 0).mean()) - 0.5) < 0.03

@@ -10,7 +10,7 @@ import pytest
 from jaxdl.ops import update
 
 SHAPES = [(), (3,), (1, 7, 5), (130, 257)]  # the last is cut into pieces, unevenly
-DECAYS, LATE = (0.0, 0.1, 0.0, 0.3), (0.2, 0.0, 0.0, 0.1)
+DECAYS = (0.2, 0.1, 0.0, 0.3)
 
 
 def arrays(seed: int, dtype=np.float32, stack=()):
@@ -18,23 +18,25 @@ def arrays(seed: int, dtype=np.float32, stack=()):
     return [rng.normal(size=(*stack, *shape)).astype(dtype) for shape in SHAPES]
 
 
-def by_numpy(parameters, traces, gradients, rate, nesterov):
+def by_numpy(parameters, traces, gradients, rate, nesterov, decoupled, momentum=0.9):
     new_parameters, new_traces = [], []
-    for p, t, g, decay, late in zip(
-        parameters, traces, gradients, DECAYS, LATE, strict=True
-    ):
+    for p, t, g, decay in zip(parameters, traces, gradients, DECAYS, strict=True):
         p, t, g = (np.asarray(a, np.float64) for a in (p, t, g))
-        slope = g + decay * p
-        moved = 0.9 * t + slope
-        along = slope + 0.9 * moved if nesterov else moved
-        new_parameters.append(p - rate * (along + late * p))
+        slope = g if decoupled else g + decay * p
+        moved = momentum * t + slope
+        along = slope + momentum * moved if nesterov else moved
+        new_parameters.append(p - rate * (along + (decay * p if decoupled else 0)))
         new_traces.append(moved)
     return new_parameters, new_traces
 
 
-def sgd(nesterov: bool):
+def sgd(nesterov: bool, decoupled: bool = False):
     return functools.partial(
-        update.sgd, momentum=0.9, nesterov=nesterov, decays=DECAYS, late_decays=LATE
+        update.sgd,
+        momentum=0.9,
+        decays=DECAYS,
+        nesterov=nesterov,
+        decoupled=decoupled,
     )
 
 
@@ -46,12 +48,31 @@ def close(found, wanted):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("donated", [(), (0, 1)])
-def test_step_is_numpys(engine, nesterov, donated):
+def test_step_is_numpys(engine, nesterov, decoupled, donated):
     args = arrays(0), arrays(1), arrays(2)
-    step = jax.jit(sgd(nesterov), donate_argnums=donated)
+    step = jax.jit(sgd(nesterov, decoupled), donate_argnums=donated)
     found = step(*(list(map(jnp.asarray, a)) for a in args), jnp.float32(0.3))
-    close(found, by_numpy(*args, 0.3, nesterov))
+    close(found, by_numpy(*args, 0.3, nesterov, decoupled))
+
+
+def test_numbers_may_be_traced(engine):
+    args = arrays(0), arrays(1), arrays(2)
+
+    @jax.jit
+    def step(groups, rate, momentum, decays):
+        return update.sgd(
+            *groups,
+            rate,
+            momentum=momentum,
+            decays=decays,
+            nesterov=True,
+            decoupled=False,
+        )
+
+    found = step(args, jnp.float32(0.3), jnp.float32(0.7), jnp.float32(DECAYS))
+    close(found, by_numpy(*args, 0.3, True, False, momentum=0.7))
 
 
 def test_operands_that_are_still_needed_stay(engine):
@@ -63,7 +84,7 @@ def test_operands_that_are_still_needed_stay(engine):
         return first, sgd(True)(parameters, traces, gradients, 0.1)
 
     for found, rate in zip(twice(*args), (0.3, 0.1), strict=True):
-        close(found, by_numpy(*args, rate, True))
+        close(found, by_numpy(*args, rate, True, False))
 
 
 def test_vmap_over_runs_with_rates_of_their_own(engine):
@@ -72,7 +93,8 @@ def test_vmap_over_runs_with_rates_of_their_own(engine):
     found = jax.jit(jax.vmap(sgd(True)))(*args, rates)
     for run, rate in enumerate(rates):
         one = [[a[run] for a in group] for group in args]
-        close([[a[run] for a in group] for group in found], by_numpy(*one, rate, True))
+        ours = [[a[run] for a in group] for group in found]
+        close(ours, by_numpy(*one, rate, True, False))
 
 
 def test_shapes_that_differ_are_refused():
@@ -83,7 +105,7 @@ def test_shapes_that_differ_are_refused():
             [jnp.ones(2)],
             0.1,
             momentum=0.9,
-            nesterov=True,
             decays=[0.0],
-            late_decays=[0.0],
+            nesterov=True,
+            decoupled=False,
         )

@@ -21,42 +21,43 @@ constexpr int64_t kGrain = 1 << 14;  // floats; some 5 us
 
 struct Rule {
   float rate, momentum;
-  bool nesterov;
+  bool nesterov, decoupled;
 };
 
 struct Piece {
   const float *parameter, *trace, *gradient;
   float *new_parameter, *new_trace;
   int64_t count;
-  float decay, late_decay;
+  float decay;
 };
 
 // The results may take the operands' place, which the compiler cannot know; no element
 // depends on another one's.
 FOR_EACH_MACHINE void Step(const Piece& piece, const Rule& rule) {
-  const auto [p, t, g, to_p, to_t, count, decay, late_decay] = piece;
-  const auto [rate, momentum, nesterov] = rule;
+  const auto [p, t, g, to_p, to_t, count, decay] = piece;
+  const auto [rate, momentum, nesterov, decoupled] = rule;
+  const float early = decoupled ? 0 : decay, late = decoupled ? decay : 0;
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
-    const float slope = g[i] + decay * p[i];
+    const float slope = g[i] + early * p[i];
     const float moved = slope + momentum * t[i];
     const float along = nesterov ? slope + momentum * moved : moved;
     to_t[i] = moved;
-    to_p[i] = p[i] - rate * (along + late_decay * p[i]);
+    to_p[i] = p[i] - rate * (along + late * p[i]);
   }
 }
 
-// Operands: rate, then all parameters, all traces, all gradients. Results: all
-// parameters, all traces.
-ffi::Error Sgd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> rate,
-               ffi::RemainingArgs operands, ffi::RemainingRets results,
-               ffi::Span<const float> decays, ffi::Span<const float> late_decays,
-               float momentum, bool nesterov) {
-  const size_t arrays = decays.size();
+// Operands: rate, momentum and the decay of each array; then all parameters, all traces,
+// all gradients. Results: all parameters, all traces.
+ffi::Error Sgd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> numbers,
+               ffi::RemainingArgs operands, ffi::RemainingRets results, bool nesterov,
+               bool decoupled) {
+  const size_t arrays = operands.size() / 3;
   if (operands.size() != 3 * arrays || results.size() != 2 * arrays ||
-      late_decays.size() != arrays) {
+      numbers.element_count() != 2 + arrays) {
     return ffi::Error::InvalidArgument("jaxdl_sgd: numbers of arrays");
   }
+  const float* const number = numbers.typed_data();
   std::vector<Piece> pieces;
   for (size_t i = 0; i < arrays; ++i) {
     const auto from = [&](size_t group) {
@@ -72,10 +73,10 @@ ffi::Error Sgd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> rate,
     const int64_t count = operands.get<ffi::AnyBuffer>(i)->element_count();
     for (int64_t at = 0; at < count; at += kGrain) {
       pieces.push_back({p + at, t + at, g + at, to_p + at, to_t + at,
-                        std::min(kGrain, count - at), decays[i], late_decays[i]});
+                        std::min(kGrain, count - at), number[2 + i]});
     }
   }
-  const Rule rule{*rate.typed_data(), momentum, nesterov};
+  const Rule rule{number[0], number[1], nesterov, decoupled};
   ForEachPiece(pool, pieces.size(), [&](int64_t i) { Step(pieces[i], rule); });
   return ffi::Error::Success();
 }
@@ -91,9 +92,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sgd, jaxdl::Sgd,
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .RemainingArgs()
                                   .RemainingRets()
-                                  .Attr<xla::ffi::Span<const float>>("decays")
-                                  .Attr<xla::ffi::Span<const float>>("late_decays")
-                                  .Attr<float>("momentum")
-                                  .Attr<bool>("nesterov"));
+                                  .Attr<bool>("nesterov")
+                                  .Attr<bool>("decoupled"));
 
 #pragma GCC visibility pop
