@@ -185,8 +185,11 @@ def test_only_one_channel_takes_the_place_of_three(saved):
 def test_the_wrong_layout_is_named(tmp_path):
     torch, path = reference.torch(), tmp_path / "resnet18.pth"
     torch.save(reference.torchvision_models().resnet18().state_dict(), path)
-    with pytest.raises(InputError, match=r"resnet18 in layout 'small': conv1\.weight"):
+    with pytest.raises(InputError, match=r"in layout 'small', .* --layout=torchvision"):
         load(path, "resnet18")
+    change = changed(path, lambda state: state.pop("bn1.bias"))
+    with pytest.raises(InputError, match=r"resnet18 in layout 'small': missing bn1"):
+        load(change, "resnet18")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,48 @@ def test_refuses_what_is_below_its_limit(name, layout):
             jax.eval_shape(module.init, jax.random.key(0), x)
 
 
+@pytest.mark.parametrize(("name", "layout"), cases())
+def test_blocks_are_all_layers_once_from_the_head_on(name, layout):
+    options = {"layout": layout} if layout else {}
+    if name == "fnn":
+        options = {"hidden": (5, 4, 3), "batch_norm": True}
+    module = registry.build(name, num_classes=10, **options)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    layers = jax.eval_shape(module.init, jax.random.key(0), x)["params"].keys()
+    blocks = registry.blocks(name, **options)
+    assert sorted(layer for block in blocks for layer in block) == sorted(layers)
+    head = registry.spec(name).head(layout)
+    assert blocks[0] == ((head,) if head else ())
+    assert all(blocks[1:])
+
+
+def test_blocks_are_counted_as_the_documentation_says():
+    def sizes(name, **options):
+        return [len(block) for block in registry.blocks(name, **options)]
+
+    assert sizes("resnet101") == [1, 3, 23, 4, 3, 2]
+    assert registry.blocks("resnet18")[1] == ("layer4_0", "layer4_1")
+    assert sizes("vgg16_bn", layout="torchvision") == [1, 6 + 2, 6, 6, 4, 4]
+    last = registry.blocks("vgg16_bn", layout="torchvision")[1]
+    assert last[-2:] == ("classifier_0", "classifier_3")
+    # torchvision's features[34] is the first convolution after the fourth max-pool.
+    assert last[0] == "features_34"
+    assert registry.blocks("fnn", hidden=()) == (("head",),)
+
+
+def test_published_weights_decide_the_layout():
+    config = ModelConfig(arch="resnet18", pretrained="imagenet")
+    assert registry.options_for("resnet18", config) == {"layout": "torchvision"}
+    given = ModelConfig(arch="resnet18", pretrained="a.pth")
+    assert registry.options_for("resnet18", given) == {}
+    small = ModelConfig(arch="vgg11", pretrained="imagenet", layout="small")
+    with pytest.raises(InputError, match=r"needs --layout=torchvision, not small"):
+        registry.options_for("vgg11", small)
+    for name in ("fnn", "lenet5", "lenet5_1998"):
+        with pytest.raises(InputError, match=rf"published for {name}, only for alexn"):
+            registry.options_for(name, ModelConfig(arch=name, pretrained="imagenet"))
+
+
 def test_messages_name_the_way_out():
     with pytest.raises(InputError, match=r"--image-size=63.*layout 'small' takes"):
         registry.check_input("alexnet", "torchvision", 32, 32)

@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from PIL import Image
 from tiny_run import STEPS, with_
 
 from jaxdl.config import Config
+from jaxdl.data import augment
 from jaxdl.data.sources import Split
 from jaxdl.errors import InputError
+from jaxdl.models import pretrained
 from jaxdl.training import assemble, epoch, parallel
+from jaxdl.training.assemble import DataFacts
 
 
 def refused(config: Config, *words: str) -> None:
@@ -54,6 +58,16 @@ def test_the_defaults_are_valid() -> None:
         ({"arch": "lenet5", "hidden": (5,)}, ["lenet5", "hidden"]),
         ({"dropout": 1.0}, ["dropout"]),
         ({"hidden": (0,)}, ["hidden"]),
+        ({"image_size": 0}, ["--image-size", "not 0"]),
+        ({"pretrained": ""}, ["--pretrained", "imagenet"]),
+        ({"pretrained": "imagenet"}, ["--pretrained=imagenet", "fnn", "resnet"]),
+        ({"finetune": "head"}, ["--finetune=head", "--pretrained"]),
+        ({"finetune": "tail", "pretrained": "a"}, ["--finetune", "tail", "last-block"]),
+        ({"layer_decay": 2.0}, ["--layer-decay", "2.0"]),
+        (
+            {"arch": "lenet5_1998", "finetune": "head", "pretrained": "a.pth"},
+            ["--finetune=head", "last-block"],
+        ),
     ],
     ids=str,
 )
@@ -146,6 +160,87 @@ def test_predict_normalises_with_the_facts() -> None:
     expected = x.reshape(len(x), -1) @ head["kernel"] + head["bias"]
     found = tiny.parts.predict(tiny.state.variables, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def facts_of(shape) -> DataFacts:
+    channels = shape[-1]
+    return DataFacts(shape, ("0", "1", "2"), (0.3,) * channels, (0.2,) * channels)
+
+
+def test_images_are_normalised_by_their_own_or_by_imagenets() -> None:
+    colour, grey = facts_of((9, 9, 3)), facts_of((9, 9, 1))
+    config = with_(arch="resnet18", hidden=None, batch_norm=None)
+    published = with_(config, pretrained="imagenet")
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for given, expected in (
+        (config, (colour.mean, colour.std)),
+        (with_(config, pretrained="a.pth"), (colour.mean, colour.std)),
+        (with_(config, normalise="imagenet"), imagenet),
+        (published, imagenet),
+        (with_(published, normalise="data"), (colour.mean, colour.std)),
+    ):
+        assert assemble.normalisation(given, colour) == expected
+    (mean,), (std,) = assemble.normalisation(published, grey)
+    assert mean == pytest.approx(0.449) and std == pytest.approx(0.226)
+    with pytest.raises(InputError, match="1 or 3 channels, not 2"):
+        assemble.normalisation(published, facts_of((9, 9, 2)))
+
+
+def test_the_model_sees_resized_images_in_training_and_after() -> None:
+    """Predictions are the network's on Pillow's BILINEAR of the normalised images."""
+    changes = {"arch": "lenet5", "hidden": None, "batch_norm": None}
+    tiny = tiny_run.make(with_(image_size=24, **changes))
+    images = tiny_run.VALIDATION.images[:5]
+    normal = (images / 255 - tiny.facts.mean) / tiny.facts.std
+    resized = [
+        np.asarray(
+            Image.fromarray(np.float32(x[..., 0])).resize(
+                (24, 24), Image.Resampling.BILINEAR
+            )
+        )
+        for x in normal
+    ]
+    expected = tiny.parts.model.apply(
+        tiny.state.variables, np.stack(resized)[..., None]
+    )
+    found = tiny.parts.predict(tiny.state.variables, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    # The loss of the first step is that of these very logits.
+    order = np.asarray(tiny.order())[: tiny_run.BATCH]
+    logits = tiny.parts.predict(tiny.state.variables, tiny_run.TRAIN.images[order])
+    loss = tiny.parts.loss(logits, jnp.asarray(tiny_run.TRAIN.labels[order])).sum()
+    assert float(tiny.train(1).totals.loss) == pytest.approx(float(loss), rel=1e-5)
+    # A network that the stored images are too small for.
+    with pytest.raises(InputError, match=r"20x20 pixels, got 8x8.*--image-size=20"):
+        tiny_run.make(with_(**changes))
+
+
+def test_the_size_that_images_have_changes_nothing() -> None:
+    one, other = (tiny_run.make(with_(image_size=size)) for size in (None, 8))
+    assert tiny_run.bits(one.train(2)) == tiny_run.bits(other.train(2))
+
+
+def test_a_grey_image_gives_what_it_gives_in_three_equal_channels(tmp_path) -> None:
+    """From stored pixels to logits: normalised as ImageNet, the first kernel summed."""
+    base = {"arch": "lenet5", "hidden": None, "batch_norm": None, "devices": 1}
+    config = with_(normalise="imagenet", **base)
+    devices = parallel.choose("jit", 1, 1, 1)
+    grey, colour = facts_of((20, 20, 1)), facts_of((20, 20, 3))
+    parts = {
+        facts: assemble.assemble(config, facts, 1, 1, devices)
+        for facts in (grey, colour)
+    }
+    start = assemble.initial_state(config, parts[colour], colour)
+    path = tmp_path / "colour.safetensors"
+    pretrained.save(path, jax.device_get(start.variables))
+    summed = assemble.initial_state(config, parts[grey], grey, path).variables
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 1), np.uint8)
+    found = parts[grey].predict(summed, pixels)
+    (mean,), (std,) = assemble.normalisation(config, grey)
+    equal = augment.normalise(jnp.repeat(pixels, 3, -1), [mean] * 3, [std] * 3)
+    expected = parts[colour].model.apply(start.variables, equal, train=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert np.ptp(expected) > 0.1
 
 
 def test_bfloat16_computes_in_it_and_keeps_parameters_and_logits() -> None:

@@ -131,6 +131,55 @@ def test_the_step_is_optax_update_and_apply(momentum, decoupled, clip_norm):
     chex.assert_trees_all_close((params, state), (wanted, wanted_state), rtol=1e-5)
 
 
+RATES = {"Dense_0": 0.3, "BatchNorm_0": 0.5}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_a_layer_with_a_rate_of_its_own_moves_as_with_that_rate(momentum, decoupled):
+    """Each layer as in a run of another --learning-rate: so torch's groups do it."""
+    config = with_(
+        momentum=momentum,
+        nesterov=momentum > 0,
+        weight_decay=0.05,
+        decoupled=decoupled,
+        schedule="cosine",
+    )
+    params, gradients = params_and_gradients(4)
+    optimizer = optim.make_optimizer(config, 4, 2, rates=RATES)
+    for step in (optimizer.step, through_updates(optimizer)):
+        state, found = optimizer.init(params), params
+        for gradient in gradients:
+            found, state = jax.jit(step)(gradient, state, found)
+        for layer, rate in RATES.items():
+            alone = dataclasses.replace(
+                config, learning_rate=rate * config.learning_rate
+            )
+            wanted = numpy_sgd(alone, params, gradients)[layer]
+            chex.assert_trees_all_close(found[layer], wanted, rtol=1e-5, atol=1e-6)
+
+
+def through_updates(optimizer):
+    def step(gradient, state, params):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def test_rates_of_one_change_no_bit():
+    config = with_(momentum=0.9, nesterov=True, weight_decay=0.05)
+    params, gradients = params_and_gradients(4)
+    found = []
+    for rates in (None, dict.fromkeys(RATES, 1.0)):
+        optimizer = optim.make_optimizer(config, 4, 2, rates=rates)
+        state, now = optimizer.init(params), params
+        for gradient in gradients:
+            now, state = jax.jit(optimizer.step)(gradient, state, now)
+        found.append(now)
+    chex.assert_trees_all_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)]
 )
@@ -311,6 +360,10 @@ def test_a_warm_up_as_long_as_the_run_is_refused(epochs):
         ({"ema": 0.0}, "--ema"),
         ({"accumulate": 0}, "--accumulate must be 1 or more, not 0"),
         ({"schedule": "linear"}, "--schedule must be one of constant, step, .* linear"),
+        ({"finetune": "tail"}, "--finetune must be one of all, last-block, head, not"),
+        ({"layer_decay": 0.0}, "--layer-decay must be above 0 and at most 1, not 0.0"),
+        ({"layer_decay": 1.1}, "--layer-decay .* not 1.1"),
+        ({"layer_decay": math.nan}, "--layer-decay .* not nan"),
         ({"loss": "hinge"}, "--loss must be one of cross_entropy, mse, not hinge"),
     ],
 )
