@@ -1,4 +1,4 @@
-"""Training losses: one float32 number per example, whatever the dtype of the logits.
+"""Training losses: one number per example, float32 or as wide as the logits.
 
 Per-example rather than averaged, so that the caller decides the weights (an exact mean
 over a last partial batch, over micro-batches, over devices).
@@ -22,7 +22,7 @@ class PerExampleLoss(Protocol):
     def __call__(
         self, logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
     ) -> jax.Array:
-        """Logits float [N, K], labels int [N] -> float32 [N]."""
+        """Logits float [N, K], labels int [N] -> float32 or wider [N]."""
         ...
 
 
@@ -37,14 +37,14 @@ def cross_entropy(
     logits of any size give a finite loss.
 
     Args:
-      logits: float [N, K]; computed in float32.
+      logits: float [N, K]; computed in float32 or wider.
       labels: int [N], in [0, K). A label outside gives NaN.
       label_smoothing: s, in [0, 1).
 
     Returns:
-      float32 [N].
+      float32 [N], or float64 where the logits are.
     """
-    logits = logits.astype(jnp.float32)
+    logits = _wide(logits)
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     if is_off(label_smoothing):  # so a class of logit -inf stays harmless
         return hard
@@ -65,14 +65,14 @@ def mse(
     the same model: logits that mean log-probabilities.
 
     Args:
-      logits: float [N, K]; computed in float32.
+      logits: float [N, K]; computed in float32 or wider.
       labels: int [N], in [0, K). A label outside gives NaN.
       label_smoothing: s, in [0, 1); the target is :math:`(1 - s) e_y + s / K`.
 
     Returns:
-      float32 [N].
+      float32 [N], or float64 where the logits are.
     """
-    probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    probabilities = jax.nn.softmax(_wide(logits), axis=-1)
     classes = logits.shape[-1]
     target = jax.nn.one_hot(labels, classes)
     if not is_off(label_smoothing):
@@ -80,6 +80,11 @@ def mse(
     distance = optax.losses.squared_error(probabilities, target).sum(axis=-1)
     # one_hot knows no error: it would call a label outside "none of the classes".
     return jnp.where((labels >= 0) & (labels < classes), distance, jnp.nan)
+
+
+def _wide(logits: jax.Array) -> jax.Array:
+    """Float32, or wider: losses are never taken in half precision."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 LOSSES: Mapping[Loss, PerExampleLoss] = MappingProxyType(

@@ -63,7 +63,14 @@ def compute(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
     Returns:
         [N, rows, columns, O], [N, H, W, C] or [h, w, C, O], of `conv.result_dtype`.
     """
-    forms = {
+    if conv.dtype == jnp.float64:
+        forms = {
+            "forward": taps.forward,
+            "input gradient": taps.input_gradient,
+            "weight gradient": taps.weight_gradient,
+        }
+    else:
+      forms = {
         "forward": _forward,
         "input gradient": _input_gradient,
         "weight gradient": _weight_gradient,

@@ -87,7 +87,7 @@ def recognise(
         return None
     if left.dtype != right.dtype or result.dtype not in (left.dtype, jnp.float32):
         return None
-    if left.dtype not in (jnp.float32, jnp.bfloat16) or 0 in (
+    if left.dtype not in (jnp.float64, jnp.float32, jnp.bfloat16) or 0 in (
         *left.shape,
         *right.shape,
         *result.shape,

@@ -4,8 +4,8 @@ A tap is a pixel of the kernel. What it sees of the map is one matrix, and its w
 are another; what it would see of the padding is never computed: a 3x3 kernel on 2x2
 pixels takes 4/9 of the arithmetic, on one pixel 1/9. The native engine has the same.
 
-Images are [N, H, W, C], kernels [h, w, C, O], results [N, rows, columns, O]; operands
-are float32 or narrower, sums and what is returned float32.
+Images are [N, H, W, C], kernels [h, w, C, O], results [N, rows, columns, O]; sums
+and what is returned are float32, or float64 where the operands are.
 """
 
 import itertools
@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdl.ops import sums
 from jaxdl.ops.geometry import Convolution
 
 
 def forward(conv: Convolution, images: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution itself."""
-    total = jnp.zeros((conv.images, *conv.result, conv.outputs), jnp.float32)
+    total = jnp.zeros((conv.images, *conv.result, conv.outputs), sums.wide(conv.dtype))
     for tap in _taps(conv):
         seen = cut(images, tap.inputs, tap.size, conv.strides)
         total += put(product(seen, kernel[tap.place]), tap.outputs, conv.result)
@@ -32,7 +33,7 @@ def input_gradient(
     conv: Convolution, gradient: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     """The gradient of the images, from that of the results."""
-    total = jnp.zeros((conv.images, *conv.size, conv.channels), jnp.float32)
+    total = jnp.zeros((conv.images, *conv.size, conv.channels), sums.wide(conv.dtype))
     for tap in _taps(conv):
         given = cut(gradient, tap.outputs, tap.size)
         part = product(given, kernel[tap.place], over=(-1, 1))
@@ -46,7 +47,7 @@ def weight_gradient(
     """The gradient of the kernel; zeros where a tap sees nothing but padding."""
     parts = dict.fromkeys(
         itertools.product(*map(range, conv.kernel)),
-        jnp.zeros((conv.channels, conv.outputs), jnp.float32),
+        jnp.zeros((conv.channels, conv.outputs), sums.wide(conv.dtype)),
     )
     for tap in _taps(conv):
         seen = cut(images, tap.inputs, tap.size, conv.strides)
@@ -64,7 +65,7 @@ def forward_of_pixel(
     """For one pixel of result: one product with what the kernel sees of the map."""
     axes = [list(_live(conv, axis)) for axis in (0, 1)]
     if not all(axes):
-        return jnp.zeros((conv.images, 1, 1, conv.outputs), jnp.float32)
+        return jnp.zeros((conv.images, 1, 1, conv.outputs), sums.wide(conv.dtype))
     places, pixels = (
         tuple(slice(live[0][i], live[-1][i] + 1, step) for live, step in steps)
         for i, steps in (
@@ -131,10 +132,10 @@ def _live(conv: Convolution, axis: int) -> Iterator[tuple[int, int, int, int]]:
 def product(
     left: jax.Array, right: jax.Array, over: tuple[int, int] = (-1, 0)
 ) -> jax.Array:
-    """The sum of products over one axis of each, in float32."""
+    """The sum of products over one axis of each, in float32 or wider."""
     axes = ((over[0] % left.ndim,), (over[1],))
     return lax.dot_general(
-        left, right, (axes, ((), ())), preferred_element_type=jnp.float32
+        left, right, (axes, ((), ())), preferred_element_type=sums.wide(left.dtype)
     )
 
 
