@@ -166,6 +166,11 @@ def parameters(job: Job) -> int:
     return cost.parameters(job.parts.model, (1, *job.facts.image_shape))
 
 
+def flops(job: Job) -> int:
+    """Floating-point operations of the job's model for one image, forward."""
+    return cost.flops(job.parts.model, (1, *job.facts.image_shape))
+
+
 def described(dataset: Dataset) -> dict[str, Any]:
     """The data really used, for files."""
     return {
