@@ -27,13 +27,16 @@ from jaxdl.training.epoch import Examples, Scores
 from jaxdl.training.state import TrainState, evaluated_variables
 
 
-def run(experiment: str, family: Family, config: Config) -> None:
+def run(
+    experiment: str, family: Family, config: Config, again: str | None = None
+) -> None:
     """Trains from the configuration to a printed test accuracy, or resumes that.
 
     Args:
       experiment: name of the experiment's module and of its folder of runs.
       family: "mnist" or "svhn": what --dataset=auto stands for.
       config: the run.
+      again: the command that goes on with it, where that is not --resume.
 
     Raises:
       InputError: something in the configuration or on the disk is at fault.
@@ -60,7 +63,7 @@ def run(experiment: str, family: Family, config: Config) -> None:
         if finished.reason == "stopped":
             say(
                 f"Stopped after step {int(finished.state.step)}; it is saved. Go on "
-                f"with:\n  {jobs.resume_command(job, folder.path)}"
+                f"with:\n  {again or jobs.resume_command(job, folder.path)}"
             )
             raise SystemExit(128 + (stop.signal or 0))
         say("Finished Training")

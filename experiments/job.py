@@ -216,6 +216,12 @@ def _transfer_lines(job: Job, state: TrainState) -> list[str]:
     return lines
 
 
+def flops(job: Job) -> int:
+    """Floating-point operations of the job's model for one image, forward."""
+    shape = assemble.input_shape(job.config, job.facts)
+    return cost.flops(job.parts.model, (1, *shape))
+
+
 def described(dataset: Dataset) -> dict[str, Any]:
     """The data really used, for files."""
     return {

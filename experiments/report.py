@@ -5,7 +5,7 @@ from typing import Any
 
 from scipy.special import softmax
 
-from experiments.job import Job, described, parameters, trained_parameters
+from experiments.job import Job, described, flops, parameters, trained_parameters
 from jaxdl import plots, runs
 from jaxdl.data.sources import Dataset
 from jaxdl.training import loop
@@ -14,7 +14,7 @@ from jaxdl.training.epoch import Scores
 
 def write(job: Job, path: Path, finished: loop.Finished, scores: Scores) -> None:
     """Records and draws how a run has ended and what it scored on the test set."""
-    record = finished.record
+    record, run = finished.record, job.config.run
     steps = int(finished.state.step)
     runs.write_json(
         path / "result.json",
@@ -22,7 +22,7 @@ def write(job: Job, path: Path, finished: loop.Finished, scores: Scores) -> None
             "experiment": job.experiment,
             "arch": job.config.model.arch,
             "dataset": described(job.dataset),
-            "seed": job.config.run.seed,
+            "seed": run.seed,
             "epochs": steps / job.steps_per_epoch,
             "steps": steps,
             "ended": finished.reason,
@@ -35,15 +35,21 @@ def write(job: Job, path: Path, finished: loop.Finished, scores: Scores) -> None
             "parameters": parameters(job),
             "trained_parameters": trained_parameters(job, finished.state),
             "pretrained": job.weights and job.weights._asdict(),
+            "flops": flops(job),
             "wall_seconds": round(record.seconds, 3),
-            "images_per_second": round(
-                steps * job.config.run.batch_size / record.seconds, 1
-            ),
+            "images_per_second": round(_pace(record, steps) * run.batch_size, 1),
             "device": runs.device_name(),
             "versions": runs.versions(),
         },
     )
     draw(path, job.dataset, scores, runs.read_metrics(path), job.config.model.arch)
+
+
+def _pace(record: loop.Record, steps: int) -> float:
+    """Steps per second of training; of a run too short to tell, compiling included."""
+    if record.timed_steps:
+        return record.timed_steps / record.timed_seconds
+    return steps / record.seconds
 
 
 def draw(

@@ -33,6 +33,10 @@ except ImportError:  # Windows
 PACKAGES = ("jaxdl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+class ClaimedError(InputError):
+    """Another process is at work on a run."""
+
+
 def create(directory: Path, description: Mapping[str, Any]) -> None:
     """Makes a new run directory with its config.json, whole or not at all.
 
@@ -91,18 +95,27 @@ def claimed(directory: Path) -> Iterator[None]:
     """While entered, the run is this process's own; a kill gives it back as well.
 
     Raises:
-      InputError: another process is at work on it.
+      ClaimedError: another process is at work on it.
     """
     file = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         if fcntl is not None and not _locked(file):
-            raise InputError(
+            raise ClaimedError(
                 f"another process is at work on the run {directory}: wait for it, or "
                 f"stop it, or choose another --name"
             )
         yield
     finally:
         os.close(file)
+
+
+def is_claimed(directory: Path) -> bool:
+    """Whether another process is at work on the run, which must be there."""
+    try:
+        with claimed(directory):
+            return False
+    except ClaimedError:
+        return True
 
 
 def _locked(file: int) -> bool:

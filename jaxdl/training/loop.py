@@ -72,6 +72,11 @@ class Record(NamedTuple):
     """First epoch that reached it: patience counts from there."""
     seconds: float = 0.0
     """Time spent on the run, over all its sessions."""
+    timed_steps: int = 0
+    """Steps whose time was taken: all but those of a session's first call into the
+    device, which compiles."""
+    timed_seconds: float = 0.0
+    """The time of those steps, without evaluation."""
 
 
 class Finished(NamedTuple):
@@ -147,6 +152,7 @@ def fit(
     per_epoch = schedule.steps_per_epoch
     step = int(state.step)
     saved = time.monotonic()
+    compiled = False
 
     def save(manager: Manager) -> None:
         checkpoints.save(manager, state, record._asdict())
@@ -156,8 +162,15 @@ def fit(
         if epoch - record.improved_epoch >= (schedule.patience or schedule.epochs):
             break
         slices = _slices(state, batch, epoch, train, programs, schedule)
+        asked = time.monotonic()
         for state in slices:
-            step = int(state.step)
+            before, step = step, int(state.step)
+            if compiled:
+                record = record._replace(
+                    timed_steps=record.timed_steps + step - before,
+                    timed_seconds=record.timed_seconds + time.monotonic() - asked,
+                )
+            compiled = True
             batch = step - epoch * per_epoch
             _refuse_divergence(state, latest)
             yield Progressed(step)
@@ -173,6 +186,7 @@ def fit(
                     checkpoints.wait(latest)
                     yield Finished(state, record, "stopped")
                     return
+            asked = time.monotonic()
 
         scores = programs.evaluate(evaluated_variables(state), validation)
         # With equal accuracy the later epoch counts: the rate has fallen further.

@@ -1,0 +1,160 @@
+"""How each architecture is trained on SVHN: the recipes of `experiments.compare`.
+
+SGD with Nesterov's momentum on a one-cycle schedule (Smith and Topin 2018,
+"Super-Convergence"), digits moved, turned and cut out but never flipped, soft labels
+(Szegedy et al. 2016), and evaluation of an average of the weights. Rates and epochs are
+each architecture's own, chosen on validation alone.
+
+Nothing here imports JAX.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NamedTuple, cast
+
+from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
+from jaxdl.errors import InputError
+from jaxdl.models import registry
+
+Layout = Literal["small", "torchvision"]
+
+
+class Network(NamedTuple):
+    """An architecture in one of its layouts."""
+
+    arch: str
+    layout: Layout | None
+    """None where there is but one."""
+
+    @property
+    def written(self) -> str:
+        """As the command line has it: arch, or arch/layout."""
+        return f"{self.arch}/{self.layout}" if self.layout else self.arch
+
+
+class Entry(NamedTuple):
+    """A network with a seed: one run of the comparison."""
+
+    network: Network
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run, and so of the folder: resnet18-torchvision-seed0."""
+        return f"{self.network.written.replace('/', '-')}-seed{self.seed}"
+
+
+_BASE = Config(
+    data=DataConfig(augment="digits"),
+    optim=OptimConfig(
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="onecycle",
+        label_smoothing=0.1,
+        ema=0.999,
+    ),
+    run=RunConfig(batch_size=128),
+)
+
+
+def _recipe(
+    learning_rate: float, epochs: int, clip_norm: float | None = None
+) -> Config:
+    return dataclasses.replace(
+        _BASE,
+        optim=dataclasses.replace(
+            _BASE.optim, learning_rate=learning_rate, clip_norm=clip_norm
+        ),
+        run=dataclasses.replace(_BASE.run, epochs=epochs),
+    )
+
+
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+RECIPES: Mapping[str, Config] = MappingProxyType(
+    {
+        "lenet5": _recipe(0.1, 30),
+        "lenet5_1998": _recipe(0.1, 30),
+        "alexnet": _recipe(0.03, 20),
+        # Without batch norm VGG starts on a plateau and leaves it at small rates only.
+        **{f"vgg{n}": _recipe(0.02, 15, clip_norm=1.0) for n in (11, 13, 16, 19)},
+        **{f"vgg{n}_bn": _recipe(0.05, 15) for n in (11, 13, 16, 19)},
+        **{name: _recipe(0.1, 15) for name in _RESNETS},
+    }
+)
+"""The whole recipe of each architecture, in any layout, but for what a command says."""
+
+
+def parse(text: str) -> Network:
+    """Reads `arch` or `arch/layout`; without a layout the architecture's first counts.
+
+    Raises:
+      InputError: no such architecture or layout, or one without a recipe.
+    """
+    arch, slash, layout = text.partition("/")
+    known = registry.spec(arch)
+    if arch not in RECIPES:
+        raise InputError(
+            f"--architectures: {arch} has no recipe; there are {', '.join(RECIPES)}"
+        )
+    if not slash:
+        return Network(arch, cast(Layout, known.layouts[0]) if known.layouts else None)
+    if layout not in known.layouts:
+        allowed = " or ".join(f"{arch}/{name}" for name in known.layouts) or arch
+        raise InputError(f"--architectures: write {allowed}, not {text!r}")
+    return Network(arch, cast(Layout, layout))
+
+
+def entries(architectures: Sequence[str], seeds: Sequence[int]) -> list[Entry]:
+    """Every network with every seed; all networks of a seed before the next seed.
+
+    Raises:
+      InputError: from `parse`; none at all, or one that is given twice.
+    """
+    for option, values in (("architectures", architectures), ("seeds", seeds)):
+        if not values:
+            raise InputError(f"--{option} needs at least one")
+    networks = [parse(text) for text in architectures]
+    for option, given in (
+        ("architectures", [n.written for n in networks]),
+        ("seeds", [*map(str, seeds)]),
+    ):
+        if twice := {one for one in given if given.count(one) > 1}:
+            raise InputError(f"--{option}: {', '.join(sorted(twice))} is given twice")
+    return [Entry(network, seed) for seed in seeds for network in networks]
+
+
+def config_of(
+    entry: Entry,
+    data: DataConfig,
+    run: RunConfig,
+    *,
+    epochs: int | None,
+    precision: Literal["float32", "bfloat16"],
+) -> Config:
+    """The settings of an entry's run.
+
+    Args:
+      entry: what is trained.
+      data: gives the data set and its folders; the recipe gives the augmentation.
+      run: gives the folder of the results.
+      epochs: in the place of the recipe's.
+      precision: of the activations.
+    """
+    recipe = RECIPES[entry.network.arch]
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(data, augment=recipe.data.augment),
+        model=ModelConfig(
+            arch=entry.network.arch, layout=entry.network.layout, precision=precision
+        ),
+        run=dataclasses.replace(
+            recipe.run,
+            epochs=recipe.run.epochs if epochs is None else epochs,
+            seed=entry.seed,
+            out=run.out,
+            name=entry.name,
+        ),
+    )
