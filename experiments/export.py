@@ -2,15 +2,15 @@
 
 Examples:
     python -m experiments.export checkpoints/svhn/RUN digits.safetensors
-    python -m experiments.export checkpoints/svhn/RUN resnet18.pth --checkpoint=latest
+    python -m experiments.export checkpoints/svhn/RUN r18.pth --checkpoint=latest
 
-It takes the checkpoint that was best on the validation set, and of a run with --ema the
-moving average: what the run's accuracy on the test set was measured with.
+Another run starts from the file with --pretrained=FILE.
 
-Another run starts from the file with --pretrained=FILE. Of layout torchvision,
-torchvision's own network loads the .pth strictly; safetensors files hold the same
-arrays by the same names. Images must be normalised as in the run: config.json in its
-folder says how.
+Written is the best checkpoint by validation, of a run with --ema its average.
+
+Of layout torchvision, torchvision's own network loads the file, strictly.
+
+Images must be normalised as in the run, whose config.json says how.
 """
 
 import dataclasses
@@ -20,7 +20,6 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import cli
-from jaxdl import weights
 from jaxdl.config import Config, DataConfig
 from jaxdl.errors import InputError
 
@@ -43,6 +42,8 @@ class ExportConfig:
 def main() -> None:
     """Parses the command line and writes the file."""
     config = cli.parse_plain("experiments.export", ExportConfig, __doc__)
+    from jaxdl import weights
+
     if config.file.suffix not in weights.SUFFIXES:
         raise InputError(
             f"FILE must end in {' or '.join(weights.SUFFIXES)}, not {config.file}"

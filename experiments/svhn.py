@@ -4,7 +4,7 @@ Examples:
     python -m experiments.svhn --arch=lenet5
     python -m experiments.svhn --arch=vgg16 --epochs=30 --ema=0.999
     python -m experiments.svhn --arch=resnet18 --raw-dir=DIR
-    python -m experiments.svhn --arch=resnet50 --pretrained=imagenet --layer-decay=0.5
+    python -m experiments.svhn --arch=resnet50 --pretrained=imagenet
     python -m experiments.svhn --arch=resnet18 --pretrained=FILE --finetune=head
     python -m experiments.svhn --resume
 

@@ -137,8 +137,10 @@ def load(
 
     The head is kept where it has `num_classes` logits, and else begins afresh, as that
     of a new network with that key. Where grey images meet weights of colour, the first
-    kernel is summed over its input channels: what a grey image gives is then what it
-    gave as a colour image of three equal channels.
+    kernel is summed over its input channels: what a normalised grey image gives is then
+    what it gave as three equal channels, all normalised alike (published weights saw
+    each channel normalised by a mean and a deviation of its own; for grey images
+    `assemble.normalisation` takes the average of them).
 
     Args:
         path: A file that `weights.read` reads, of torchvision, of timm (ResNet, VGG) or
