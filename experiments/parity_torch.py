@@ -1,4 +1,4 @@
-"""torchvision's side of the comparison: its networks, what they compute, how they learn.
+"""The side of torchvision: its networks, what they compute, how they learn.
 
 Everything that needs torch is imported in `libraries`; results are NumPy arrays in the
 places that Flax's variables have (`jaxdl.models.pretrained`).
@@ -51,7 +51,7 @@ class Descent(NamedTuple):
 
 
 def libraries() -> Libraries:
-    """torch and `torchvision.models`.
+    """The modules torch and `torchvision.models`.
 
     The CPU build of torch from the default index does not load torchvision's compiled
     operators, on which its import stumbles ("operator torchvision::nms does not
@@ -82,7 +82,7 @@ def libraries() -> Libraries:
 
 
 def network(name: str, num_classes: int, seed: int = 0) -> Any:
-    """torchvision's network of that name, float32, with everything in it random.
+    """A network of torchvision by its name, float32, with everything in it random.
 
     Weights are those of torchvision's initialisation; see `randomise`.
     """
@@ -94,7 +94,7 @@ def network(name: str, num_classes: int, seed: int = 0) -> Any:
 
 
 def loaded(name: str, path: Path) -> Any:
-    """torchvision's network with the weights of a file, loaded strictly.
+    """A network of torchvision with the weights of a file, loaded strictly.
 
     Raises:
         InputError: torch cannot read the file, or it is not of that network.
@@ -110,7 +110,9 @@ def loaded(name: str, path: Path) -> Any:
         net.float().load_state_dict(state, strict=True)
     except Exception as error:  # torch and zipfile have no common ground
         said = str(error).strip().partition("\n")[0]
-        raise InputError(f"torchvision's {name} does not load {path}: {said}") from error
+        raise InputError(
+            f"torchvision's {name} does not load {path}: {said}"
+        ) from error
     _without_dropout(net)
     return net
 
@@ -188,7 +190,7 @@ def descend(
     torch = libraries().torch
     net.train()
     parameters = list(net.parameters())
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim == 1]},
     ]

@@ -159,7 +159,7 @@ def choose(
       chosen: the engine in force, "native" or "pure".
       layer: what errors of the native engine call it.
     """
-    if conv.dtype == jnp.float64:
+    if conv.dtype == jnp.float64:  # oneDNN has none
         chosen = "pure"
     if chosen == "native" and _is_one_product(conv):
         compute = functools.partial(_in_jax, taps.forward_by_windows, conv)

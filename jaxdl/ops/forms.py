@@ -17,7 +17,7 @@ Which one is chosen depends on shapes and number format alone, so that the same 
 gives the same bits. The rules in `compute` were measured on x86 with AVX-512 on 2 cores
 with XLA's own convolutions rather than YNNPACK's; figures beside them are GFLOP/s there
 at batch 128, float32, where a matrix product reaches 365. Sums are taken in float32 and
-rounded once.
+rounded once. Float64 takes the taps at every size, with sums in float64.
 """
 
 import functools
@@ -56,24 +56,19 @@ def compute(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
     Args:
         conv: What to compute; its axes' orders are ignored.
         left: Images [N, H, W, C], or for an input gradient the outputs' gradient
-            [N, rows, columns, O]; float32 or narrower.
+            [N, rows, columns, O]; floating point.
         right: Kernel [h, w, C, O], that of the forward convolution also for an input
             gradient, or for a weight gradient the outputs' gradient.
 
     Returns:
         [N, rows, columns, O], [N, H, W, C] or [h, w, C, O], of `conv.result_dtype`.
     """
-    if conv.dtype == jnp.float64:
-        forms = {
-            "forward": taps.forward,
-            "input gradient": taps.input_gradient,
-            "weight gradient": taps.weight_gradient,
-        }
-    else:
-      forms = {
-        "forward": _forward,
-        "input gradient": _input_gradient,
-        "weight gradient": _weight_gradient,
+    # A step of ResNet-18 at 224x224 in float64: 94 s with XLA's own, 11 s with taps.
+    double = conv.dtype == jnp.float64
+    forms = {
+        "forward": taps.forward if double else _forward,
+        "input gradient": taps.input_gradient if double else _input_gradient,
+        "weight gradient": taps.weight_gradient if double else _weight_gradient,
     }
     return forms[conv.direction](conv, left, right).astype(conv.result_dtype)
 

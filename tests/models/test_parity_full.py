@@ -11,18 +11,16 @@ import torch_reference as reference
 
 from experiments import parity_measure as parity
 from jaxdl import ops
-from jaxdl.config import OptimConfig
 from jaxdl.models import registry
 
 NAMES = [name for name in registry.names() if registry.spec(name).torchvision]
-SMALLEST = {name: max(32, registry.spec(name).min_size("torchvision")) for name in NAMES}
+SMALLEST = {
+    name: max(32, registry.spec(name).min_size("torchvision")) for name in NAMES
+}
 CASES = [
-    (name, size)
-    for name in NAMES
-    for size in (32, 64, 224)
-    if size >= SMALLEST[name]
+    (name, size) for name in NAMES for size in (32, 64, 224) if size >= SMALLEST[name]
 ]
-QUICK = [("alexnet", 64), ("resnet18", 32)]
+QUICK = [("resnet18", 32)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +59,7 @@ def test_float64(name, size):
 @pytest.mark.parametrize(
     ("name", "size", "engine"),
     long_but(
-        [("alexnet", 64, "native"), ("resnet18", 32, "native"), ("vgg11_bn", 32, "native")],
+        [("alexnet", 64, "native"), ("resnet18", 32, "native")],
         [(*case, "native") for case in CASES]
         + [(*case, "xla") for case in CASES if case[1] <= 64],
     ),
@@ -73,7 +71,7 @@ def test_float32(name, size, engine):
     assert not parity.faults(found)
 
 
-@pytest.mark.parametrize("name", long_but([("resnet18",)], [(name,) for name in NAMES]))
+@pytest.mark.parametrize("name", long_but([], [(name,) for name in NAMES]))
 def test_ten_steps_in_float64(name):
     """Nesterov, decay of kernels only; `make_train_step` beside `torch.optim.SGD`."""
     size = max(SMALLEST[name], 64 if name == "alexnet" else 32)

@@ -56,9 +56,9 @@ def operands(conv):
     return [rng.integers(-3, 4, shape).astype(np.float64) for shape in shapes]
 
 
-def by_definition(conv):
+def by_definition(conv, drawn=None):
     """The three directions, tap by tap, in NumPy's float64."""
-    images, kernel, gradient = operands(conv)
+    images, kernel, gradient = drawn or operands(conv)
     padded = np.pad(images, ((0, 0), *conv.padding, (0, 0)))
     result = np.zeros(gradient.shape)
     to_images, to_kernel = np.zeros(padded.shape), np.zeros(kernel.shape)
@@ -80,9 +80,10 @@ def by_definition(conv):
     return result, to_images[:, top : top + height, left : left + width], to_kernel
 
 
-def computed(conv, compute=forms.compute):
+def computed(conv, compute=forms.compute, drawn=None):
     """The three directions, by the form that `compute` takes."""
-    images, kernel, gradient = (jnp.asarray(a, conv.dtype) for a in operands(conv))
+    drawn = drawn or operands(conv)
+    images, kernel, gradient = (jnp.asarray(a, conv.dtype) for a in drawn)
     pairs = ((images, kernel), (gradient, kernel), (images, gradient))
     return [
         jax.jit(lambda *pair, d=direction: compute(conv._replace(direction=d), *pair))(
@@ -160,3 +161,17 @@ def test_padding_alone_gives_zeros():
     assert all(not jnp.any(result) for result in computed(conv))
     images, kernel, gradient = operands(conv)
     assert images.any() and kernel.any() and gradient.any()
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+def test_float64_keeps_its_digits(kernel, strides):
+    pads = tuple(((k - 1) // 2, k // 2) for k in kernel)
+    conv = convolution(2, (9, 8), 5, kernel, 6, strides, (1, 1), pads, jnp.float64)
+    random = np.random.default_rng(0)
+    drawn = [random.normal(size=array.shape) for array in operands(conv)]
+    with jax.enable_x64(True):
+        found = computed(conv, drawn=drawn)
+    for ours, expected in zip(found, by_definition(conv, drawn), strict=True):
+        assert ours.dtype == jnp.float64
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13)
