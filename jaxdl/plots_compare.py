@@ -1,0 +1,122 @@
+"""Figures of a comparison of networks: pure functions from numbers to a figure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+
+from jaxdl.plots import BLUE, GREY, ORANGE, plain
+
+_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", ":")
+
+
+class Point(NamedTuple):
+    """A network: what it scored, and what it cost."""
+
+    name: str
+    accuracy: float
+    """In [0, 1]."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    flops: float
+    """Of one image forward; above 0."""
+    seconds: float
+    """Of its training; above 0."""
+
+
+class Curve(NamedTuple):
+    """How a run went."""
+
+    name: str
+    epochs: Sequence[int]
+    accuracy: Sequence[float]
+    """On the validation set after each of `epochs`, in [0, 1]."""
+
+
+def cost(points: Sequence[Point], title: str) -> Figure:
+    """Error against arithmetic and against training time, all logarithmic.
+
+    Args:
+      points: at least one.
+      title: of the figure; says which data.
+    """
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(1, 2, sharey=True)
+    _scatter(axes[0], points, [p.flops / 1e6 for p in points])
+    axes[0].set_xlabel("MFLOPs of one image forward (a multiply-add is two)")
+    axes[0].set_ylabel("test error, with 95% interval")
+    _scatter(axes[1], points, [p.seconds / 60 for p in points])
+    axes[1].set_xlabel("minutes of training, wall time")
+    return figure
+
+
+def curves(found: Sequence[Curve], title: str) -> Figure:
+    """Validation error by epoch, a line for each run.
+
+    Args:
+      found: at least one.
+      title: of the figure; says which data.
+    """
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(title)
+    errors = [1 - a for curve in found for a in curve.accuracy]
+    for i, curve in enumerate(found):
+        ax.plot(
+            curve.epochs,
+            np.maximum(1 - np.array(curve.accuracy), 1e-4),
+            color=_COLOURS[i % len(_COLOURS)],
+            linestyle=_STYLES[i // len(_COLOURS) % len(_STYLES)],
+            marker="." if len(curve.epochs) < 40 else None,
+            label=curve.name,
+        )
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("validation error")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    _percent_log(ax, errors)
+    plain(ax, grid="both")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _scatter(ax: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
+    for at, p in zip(x, points, strict=True):
+        error = max(1 - p.accuracy, 1e-4)
+        spread = [[max(0.0, p.high - p.accuracy)], [max(0.0, p.accuracy - p.low)]]
+        spread[0][0] = min(spread[0][0], 0.9 * error)  # the axis has no 0
+        ax.errorbar(at, error, spread, fmt="o", color=BLUE, ecolor=GREY, capsize=3)
+        # Names point to the middle of the figure, so that none leaves it.
+        middle = np.sqrt(min(x) * max(x))
+        right = at > middle
+        ax.annotate(
+            p.name,
+            (at, error),
+            xytext=(-7 if right else 7, 5),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize=8,
+            color=GREY,
+        )
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    _percent_log(ax, [1 - v for p in points for v in (p.low, p.accuracy, p.high)])
+    plain(ax, grid="both")
+
+
+def _percent_log(ax: Axes, errors: Sequence[float]) -> None:
+    """A logarithmic axis of shares, with plain numbers where people expect them."""
+    low, high = max(min(errors), 1e-4) * 0.85, min(1.0, max(errors) * 1.15)
+    ax.set_yscale("log")
+    ticks = [t for d in (1e-4, 1e-3, 1e-2, 0.1) for t in (d, 2 * d, 3 * d, 5 * d)]
+    inside = [t for t in [*ticks, 0.07, 0.15, 1.0] if low <= t <= high]
+    if len(inside) > 1:
+        ax.set_yticks(inside)
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    ax.set_ylim(low, high)
