@@ -92,8 +92,8 @@ def _answer(table: Sequence[Row]) -> str:
             "**These are not results on SVHN.** Rows marked synthetic were trained and "
             "tested on `synthetic_svhn`, house numbers drawn by a generator, which has "
             "SVHN's sizes and class frequencies and another difficulty. Such a row "
-            "compares with other rows of the same data, and *not* with the last column, "
-            "the assignment's, which is of SVHN's photographs."
+            "compares with other rows of the same data, and *not* with the last "
+            "column, the assignment's, which is of SVHN's photographs."
         )
     return "\n\n".join(lines)
 

@@ -43,8 +43,8 @@ def write(
       InputError: the folder or a file cannot be written.
     """
     runs.make_folder(folder / "figures")
-    for name, figure in figures.items():
-        plots.save(figure, folder / "figures" / f"{name}.png")
+    for title, figure in figures.items():
+        plots.save(figure, folder / "figures" / f"{title}.png")
     runs.write_text(folder / f"{name}.md", text)
     page = folder / f"{name}.html"
     runs.write_text(page, _page(text, folder))

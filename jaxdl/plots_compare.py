@@ -120,3 +120,57 @@ def _percent_log(ax: Axes, errors: Sequence[float]) -> None:
         ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     ax.set_ylim(low, high)
+
+
+def settings(
+    named: Sequence[tuple[str, Sequence[float]]],
+    rates: Sequence[tuple[float, Sequence[float]]],
+    reported: float,
+    chance: float,
+    title: str,
+) -> Figure:
+    """Accuracy under each setting and at each learning rate, every seed a dot.
+
+    Args:
+      named: names of settings, and the accuracy of each seed, in [0, 1].
+      rates: learning rates, ascending and above 0, and the same.
+      reported: an accuracy to compare with.
+      chance: the share of the commonest class.
+      title: of the figure; says which data.
+    """
+    height = 1.6 + 0.32 * len(named)
+    figure = Figure(figsize=(11.5, max(4.2, height)), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for y, (_, accuracies) in enumerate(named):
+        left.plot(accuracies, [y] * len(accuracies), "o", color=BLUE, alpha=0.7)
+    left.set_yticks(range(len(named)), [name for name, _ in named])
+    left.invert_yaxis()
+    left.set_xlabel("test accuracy")
+    left.set_xlim(0, 1)
+    left.xaxis.set_major_formatter(PercentFormatter(1.0))
+    plain(left, grid="both")
+    x = [rate for rate, _ in rates]
+    right.plot(x, [np.mean(a) for _, a in rates], color=BLUE, linewidth=1.2)
+    for rate, accuracies in rates:
+        right.plot([rate] * len(accuracies), accuracies, "o", color=BLUE, alpha=0.7)
+    right.set_xscale("log")
+    right.set_xlabel("learning rate, without momentum")
+    right.set_ylabel("test accuracy")
+    right.set_ylim(0, 1)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    plain(right, grid="both")
+    for draw, text in ((left.axvline, True), (right.axhline, False)):
+        for value, colour, what in (
+            (reported, ORANGE, f"the assignment's {reported:.2%}"),
+            (chance, GREY, f"the commonest digit: {chance:.2%}"),
+        ):
+            draw(
+                value,
+                color=colour,
+                linestyle="--",
+                linewidth=1.2,
+                label=what if text else None,
+            )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
