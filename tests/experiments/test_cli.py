@@ -13,7 +13,10 @@ from experiments import cli
 from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
-EXPERIMENTS = ("mnist", "svhn", "evaluate", "predict", "models", "logistic")
+EXPERIMENTS = (
+    *("mnist", "svhn", "evaluate", "predict", "models", "logistic"),
+    *("compare", "lenet_failure"),
+)
 HEAVY = {
     "jax",
     "jaxlib",
