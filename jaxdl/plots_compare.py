@@ -12,6 +12,7 @@ from jaxdl.plots import BLUE, GREY, ORANGE, plain
 
 _COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^")
 
 
 class Point(NamedTuple):
@@ -45,7 +46,7 @@ def cost(points: Sequence[Point], title: str) -> Figure:
       points: at least one.
       title: of the figure; says which data.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(1, 2, sharey=True)
     _scatter(axes[0], points, [p.flops / 1e6 for p in points])
@@ -53,6 +54,8 @@ def cost(points: Sequence[Point], title: str) -> Figure:
     axes[0].set_ylabel("test error, with 95% interval")
     _scatter(axes[1], points, [p.seconds / 60 for p in points])
     axes[1].set_xlabel("minutes of training, wall time")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
@@ -86,22 +89,18 @@ def curves(found: Sequence[Curve], title: str) -> Figure:
 
 
 def _scatter(ax: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
-    for at, p in zip(x, points, strict=True):
+    for i, (at, p) in enumerate(zip(x, points, strict=True)):
         error = max(1 - p.accuracy, 1e-4)
-        spread = [[max(0.0, p.high - p.accuracy)], [max(0.0, p.accuracy - p.low)]]
-        spread[0][0] = min(spread[0][0], 0.9 * error)  # the axis has no 0
-        ax.errorbar(at, error, spread, fmt="o", color=BLUE, ecolor=GREY, capsize=3)
-        # Names point to the middle of the figure, so that none leaves it.
-        middle = np.sqrt(min(x) * max(x))
-        right = at > middle
-        ax.annotate(
-            p.name,
-            (at, error),
-            xytext=(-7 if right else 7, 5),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            fontsize=8,
-            color=GREY,
+        below = min(max(0.0, p.high - p.accuracy), 0.9 * error)  # the axis has no 0
+        above = max(0.0, p.accuracy - p.low)
+        ax.errorbar(
+            at,
+            error,
+            [[below], [above]],
+            fmt=_MARKERS[i // len(_COLOURS) % len(_MARKERS)],
+            color=_COLOURS[i % len(_COLOURS)],
+            capsize=3,
+            label=p.name,
         )
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -118,7 +117,7 @@ def _percent_log(ax: Axes, errors: Sequence[float]) -> None:
     if len(inside) > 1:
         ax.set_yticks(inside)
         ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}%"))
     ax.set_ylim(low, high)
 
 

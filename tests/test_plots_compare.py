@@ -41,7 +41,8 @@ def test_cost_shows_each_error_at_its_cost():
     np.testing.assert_allclose(drawn, [(1.3, 0.12), (630, 0.04), (1000, 1e-4)])
     minutes = [bars.lines[0].get_xdata()[0] for bars in right.containers]
     np.testing.assert_allclose(minutes, [200 / 60, 4000 / 60, 100 / 60])
-    assert {t.get_text() for t in left.texts} == {p.name for p in POINTS}
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == [p.name for p in POINTS]
 
 
 def test_settings_mark_the_figure_and_chance():
