@@ -1,13 +1,364 @@
-"""The table of `experiments.compare`: what there is, gathered, counted and written."""
+"""The report of `experiments.compare`: the table, what it shows and how it was made."""
 
+import csv
+import io
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 
-def failure(folder: Path, name: str) -> Path:
-    """The file that says why an entry has failed."""
-    return folder / "failures" / f"{name}.json"
+from experiments import compare_table, handout
+from experiments.compare_table import Open, Row
+from jaxdl import config as settings
+from jaxdl import plots_compare, runs
+from jaxdl.models import registry
+
+HEADER = (
+    "architecture",
+    "layout",
+    "parameters",
+    "MFLOPs",
+    "start",
+    "data",
+    "epochs",
+    "precision",
+    "images/s",
+    "time",
+    "validation",
+    "test accuracy",
+    "95 % interval",
+    "seeds",
+    "assignment, SVHN",
+)
 
 
 def write(folder: Path) -> Path:
-    """Writes the table; returns the path of the HTML."""
-    return folder / "RESULTS.html"
+    """Writes RESULTS.md, RESULTS.html, results.csv and the figures.
+
+    Args:
+      folder: the comparison: a run in each folder within.
+
+    Returns:
+      The path of the HTML.
+
+    Raises:
+      InputError: a file cannot be written.
+    """
+    rows, still_open = compare_table.gather(folder)
+    table = [row for row in rows if not row.differs]
+    others = [row for row in rows if row.differs]
+    runs.write_text(folder / "results.csv", _csv(rows))
+    parts = [
+        _title(rows),
+        _answer(table),
+        handout.table(HEADER, map(_cells, table)) if table else None,
+        _reading(table),
+        _figures_text(table),
+        _others(others),
+        _open(still_open),
+        _how(folder, rows),
+    ]
+    text = "\n\n".join(filter(None, parts)) + "\n"
+    return handout.write(folder, text, _figures(table), "RESULTS")
+
+
+def _title(rows: Sequence[Row]) -> str:
+    sets = list(dict.fromkeys(_data(row) for row in rows)) or ["SVHN: no result yet"]
+    return f"# Architectures compared: {', '.join(sets)}"
+
+
+def _answer(table: Sequence[Row]) -> str:
+    question = (
+        "**Question.** Which of the assignment's architectures classifies best, at "
+        "what cost, and do the figures reported there hold?"
+    )
+    if not table:
+        return f"{question}\n\n**Answer.** No entry is finished yet."
+    lines = [question]
+    for data in dict.fromkeys(row.data for row in table):
+        some = [row for row in table if row.data == data]
+        order = "; ".join(
+            f"{_name(row)} {_percent(row.test.mean)} [{_percent(row.test.low)}, "
+            f"{_percent(row.test.high)}]"
+            for row in some
+        )
+        lines.append(
+            f"**Answer.** Test accuracy on {_data(some[0])}, best first: {order}."
+        )
+    if not all(compare_table.real(row.data) for row in table):
+        lines.append(
+            "**These are not results on SVHN.** Rows marked synthetic were trained and "
+            "tested on `synthetic_svhn`, house numbers drawn by a generator, which has "
+            "SVHN's sizes and class frequencies and another difficulty. Such a row "
+            "compares with other rows of the same data, and *not* with the last "
+            "column, the assignment's, which is of SVHN's photographs."
+        )
+    return "\n\n".join(lines)
+
+
+def _reading(table: Sequence[Row]) -> str | None:
+    if not table:
+        return None
+    kinds = {row.test.of for row in table}
+    said = [
+        "Test accuracy is that of the checkpoint that was best on the validation set; "
+        "nothing was chosen by the test set."
+    ]
+    if "test images" in kinds:
+        said.append(
+            "Where there is a single seed the interval is Wilson's, over the choice of "
+            "test images: another seed may give a figure outside it."
+        )
+    if "seeds" in kinds:
+        said.append(
+            "Where there are several seeds accuracy is their mean and the interval "
+            "Student's, over seeds: it does not cover the choice of test images."
+        )
+    said.append(
+        "FLOPs are of one image forward, a multiply-add being two. Images/s are of "
+        "training alone; time is the wall time of a run over all its sessions, "
+        "evaluation and compilation included, whatever else the machine did "
+        "meanwhile; both are means or medians over seeds. The assignment trained "
+        "pretrained networks; it does not say which VGG, and gives no figure for "
+        "AlexNet."
+    )
+    return " ".join(said)
+
+
+def _figures_text(table: Sequence[Row]) -> str | None:
+    if not table:
+        return None
+    parts = [
+        "## Accuracy against cost",
+        "![Test error against FLOPs and training time](figures/cost.png)",
+        "Down is better, left is cheaper.",
+        "## Learning curves",
+        "![Validation error by epoch](figures/curves.png)",
+        "The run of the smallest seed of each row. Under a one-cycle schedule most of "
+        "the error goes in the last epochs, when the rate falls; lengths differ, so "
+        "curves are to be compared at their ends.",
+        "## What is taken for what",
+    ]
+    chosen = [table[0], table[-1]] if len(table) > 1 else [table[0]]
+    for row, which in zip(chosen, ("best", "worst"), strict=False):
+        path = f"{row.first.folder.name}/figures/confusion.png"
+        if (row.first.folder / "figures" / "confusion.png").exists():
+            what = f"{_name(row)}, seed {row.seeds[0]}"
+            parts.append(f"The {which} row, {what}:\n\n![Confusion of {what}]({path})")
+    return "\n\n".join(parts)
+
+
+def _others(others: Sequence[Row]) -> str | None:
+    if not others:
+        return None
+    cells = [
+        [*(_cells(row)[i] for i in (0, 1, 5, 6, 7, 11, 12, 13)), "; ".join(row.differs)]
+        for row in others
+    ]
+    header = [HEADER[i] for i in (0, 1, 5, 6, 7, 11, 12, 13)]
+    return (
+        "## Runs with other settings\n\nThese are not by the recipe of today, and in "
+        "no row above:\n\n" + handout.table([*header, "stored, and the recipe"], cells)
+    )
+
+
+def _open(still_open: Sequence[Open]) -> str | None:
+    if not still_open:
+        return None
+    return "## Without a result\n\n" + handout.table(
+        ["entry", "how far, or why not"], still_open
+    )
+
+
+def _how(folder: Path, rows: Sequence[Row]) -> str | None:
+    if not rows:
+        return None
+    cells = []
+    for row in rows:
+        stored = row.first.stored
+        optim = stored.optim
+        cells.append(
+            [
+                _name(row),
+                f"{optim.learning_rate:g}",
+                optim.schedule,
+                f"{optim.momentum:g}{', Nesterov' if optim.nesterov else ''}",
+                f"{optim.weight_decay:g}",
+                f"{optim.label_smoothing:g}",
+                "none" if optim.ema is None else f"{optim.ema:g}",
+                "none" if optim.clip_norm is None else f"{optim.clip_norm:g}",
+                stored.data.augment,
+                stored.run.batch_size,
+            ]
+        )
+    header = (
+        "network",
+        "peak rate",
+        "schedule",
+        "momentum",
+        "weight decay",
+        "label smoothing",
+        "EMA",
+        "clipped at",
+        "augmentation",
+        "batch",
+    )
+    results = [run.result for row in rows for run in row.runs]
+    machines = "; ".join(dict.fromkeys(r["device"] for r in results))
+    versions = "; ".join(
+        dict.fromkeys(
+            ", ".join(
+                f"{name} {r['versions'][name]}"
+                for name in ("python", "jax", "flax", "optax", "jaxdl")
+            )
+            for r in results
+        )
+    )
+    sizes = "; ".join(
+        dict.fromkeys(
+            f"{r['dataset']['name']}, {r['dataset']['train']:,} images to train on, "
+            f"{r['dataset']['validation']:,} for validation, "
+            f"{r['dataset']['test']:,} for the test"
+            for r in results
+        )
+    )
+    commands = "\n".join(_command(folder, row) for row in rows)
+    return (
+        "## How\n\nSGD on the cross-entropy, all layers from random weights unless the "
+        "table says otherwise; the recipes, chosen on validation data:\n\n"
+        f"{handout.table(header, cells)}\n\n"
+        f"Each row is what this command trains, or goes on with:\n\n```\n{commands}\n"
+        f"```\n\nData: {sizes}. Machine: {machines}. Versions: {versions}."
+    )
+
+
+def _command(folder: Path, row: Row) -> str:
+    stored = row.first.stored
+    words = [
+        "--architectures",
+        row.network.written,
+        "--seeds",
+        *map(str, row.seeds),
+        f"--epochs={stored.run.epochs}",
+        f"--precision={stored.model.precision}",
+        f"--dataset={row.data}",
+        f"--name={folder.name}",
+    ]
+    if stored.run.out != settings.RunConfig().out:
+        words.append("--out=DIR")
+    return f"python -m experiments.compare {shlex.join(words)}"
+
+
+def _figures(table: Sequence[Row]) -> dict[str, Figure]:
+    if not table:
+        return {}
+    data = ", ".join(dict.fromkeys(_data(row) for row in table))
+    points, curves = [], []
+    for row in table:
+        points.append(
+            plots_compare.Point(
+                _name(row),
+                row.test.mean,
+                row.test.low,
+                row.test.high,
+                row.first.result["flops"],
+                row.seconds,
+            )
+        )
+        metrics = runs.read_metrics(row.first.folder)
+        validation = [entry for entry in metrics if entry["kind"] == "validation"]
+        curves.append(
+            plots_compare.Curve(
+                _name(row),
+                [entry["epoch"] for entry in validation],
+                [entry["accuracy"] for entry in validation],
+            )
+        )
+    return {
+        "cost": plots_compare.cost(points, f"Test error against cost, {data}"),
+        "curves": plots_compare.curves(curves, f"Validation error, {data}"),
+    }
+
+
+def _name(row: Row) -> str:
+    title = registry.spec(row.network.arch).title
+    return f"{title} ({row.network.layout})" if row.network.layout else title
+
+
+def _data(row: Row) -> str:
+    marks = {"synthetic_svhn": "synthetic", "mnist_embedded": "a part of MNIST"}
+    mark = marks.get(row.data)
+    return f"{row.data} ({mark})" if mark else row.data
+
+
+def _cells(row: Row) -> list[Any]:
+    result, stored = row.first.result, row.first.stored
+    test = row.test
+    assigned = "not reported" if row.assignment is None else _percent(row.assignment)
+    return [
+        registry.spec(row.network.arch).title,
+        row.network.layout or "-",
+        f"{result['parameters']:,}",
+        f"{result['flops'] / 1e6:,.1f}",
+        f"pretrained: {row.pretrained}" if row.pretrained else "from scratch",
+        _data(row),
+        f"{result['epochs']:g}",
+        stored.model.precision,
+        f"{row.images_per_second:,.0f}",
+        _duration(row.seconds),
+        _percent(row.validation),
+        _percent(test.mean),
+        f"{_percent(test.low)} to {_percent(test.high)}, over {test.of}",
+        " ".join(map(str, row.seeds)),
+        assigned,
+    ]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """A line for each row: accuracies in [0, 1], times in seconds."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            *("architecture", "layout", "parameters", "flops", "pretrained", "data"),
+            *("synthetic", "epochs", "precision", "images_per_second", "wall_seconds"),
+            *("validation_accuracy", "test_accuracy", "low", "high", "interval_over"),
+            *("seeds", "test_accuracies", "assignment_accuracy_svhn", "differs"),
+        ]
+    )
+    for row in rows:
+        result, test = row.first.result, row.test
+        writer.writerow(
+            [
+                row.network.arch,
+                row.network.layout,
+                result["parameters"],
+                result["flops"],
+                row.pretrained,
+                row.data,
+                "synthetic" in row.data,
+                result["epochs"],
+                row.first.stored.model.precision,
+                row.images_per_second,
+                row.seconds,
+                row.validation,
+                *test,
+                " ".join(map(str, row.seeds)),
+                " ".join(map(str, row.accuracies)),
+                row.assignment,
+                "; ".join(row.differs),
+            ]
+        )
+    return out.getvalue()
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments import compare_report, recipes
+from experiments import compare_report, compare_table, recipes
 from experiments.cli import StopOnSignal
 from experiments.compare import Config
 from experiments.recipes import Entry
@@ -138,7 +138,7 @@ def train(config: Config, folder: Path, entry: Entry) -> None:
     _end_with_parent()
     given = config_of(config, entry)
     resume = (folder / entry.name).exists()
-    with noting_failure(compare_report.failure(folder, entry.name)):
+    with noting_failure(compare_table.failure(folder, entry.name)):
         classify.run(
             f"compare/{config.name}",
             "svhn",
@@ -206,7 +206,7 @@ def _in_a_process(
     Raises:
       InputError: it has ended without a result; the table will say why.
     """
-    failure = compare_report.failure(folder, entry.name)
+    failure = compare_table.failure(folder, entry.name)
     failure.unlink(missing_ok=True)
     alone = dataclasses.replace(
         config,

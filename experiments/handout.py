@@ -24,7 +24,9 @@ th, td { border-bottom: 1px solid #ddd; padding: 0.3em 0.7em; vertical-align: to
 """
 
 
-def write(folder: Path, text: str, figures: Mapping[str, Figure]) -> Path:
+def write(
+    folder: Path, text: str, figures: Mapping[str, Figure], name: str = "report"
+) -> Path:
     """Writes `report.md`, `report.html` and `figures/<name>.png`; each whole or not.
 
     Args:
@@ -32,6 +34,7 @@ def write(folder: Path, text: str, figures: Mapping[str, Figure]) -> Path:
       text: Markdown (CommonMark, with tables) that begins with "# title" and shows a
         figure as `![what it shows](figures/<name>.png)`.
       figures: by name.
+      name: of both files, in the place of "report".
 
     Returns:
       The path of the HTML file.
@@ -40,11 +43,12 @@ def write(folder: Path, text: str, figures: Mapping[str, Figure]) -> Path:
       InputError: the folder or a file cannot be written.
     """
     runs.make_folder(folder / "figures")
-    for name, figure in figures.items():
-        plots.save(figure, folder / "figures" / f"{name}.png")
-    runs.write_text(folder / "report.md", text)
-    runs.write_text(folder / "report.html", _page(text, folder))
-    return folder / "report.html"
+    for title, figure in figures.items():
+        plots.save(figure, folder / "figures" / f"{title}.png")
+    runs.write_text(folder / f"{name}.md", text)
+    page = folder / f"{name}.html"
+    runs.write_text(page, _page(text, folder))
+    return page
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

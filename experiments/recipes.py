@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, cast
 from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.errors import InputError
 from jaxdl.models import registry
+from jaxdl.search import space
 
 Layout = Literal["small", "torchvision"]
 
@@ -59,24 +60,18 @@ _BASE = Config(
 )
 
 
-def _recipe(
-    learning_rate: float, epochs: int, clip_norm: float | None = None
-) -> Config:
-    return dataclasses.replace(
-        _BASE,
-        optim=dataclasses.replace(
-            _BASE.optim, learning_rate=learning_rate, clip_norm=clip_norm
-        ),
-        run=dataclasses.replace(_BASE.run, epochs=epochs),
-    )
+def _recipe(learning_rate: float, epochs: int, **changed: object) -> Config:
+    changed = {"learning_rate": learning_rate, "epochs": epochs, **changed}
+    return space.applied(_BASE, changed)
 
 
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 RECIPES: Mapping[str, Config] = MappingProxyType(
     {
-        "lenet5": _recipe(0.1, 30),
-        "lenet5_1998": _recipe(0.1, 30),
+        # Too small to learn all of what augmentation would add to the data.
+        "lenet5": _recipe(0.08, 30, augment="none", weight_decay=2e-4),
+        "lenet5_1998": _recipe(0.01, 30, augment="none", weight_decay=2e-4),
         "alexnet": _recipe(0.03, 20),
         # Without batch norm VGG starts on a plateau and leaves it at small rates only.
         **{f"vgg{n}": _recipe(0.02, 15, clip_norm=1.0) for n in (11, 13, 16, 19)},

@@ -13,7 +13,10 @@ from experiments import cli
 from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
-EXPERIMENTS = ("mnist", "svhn", "evaluate", "predict", "models", "logistic", "export")
+EXPERIMENTS = (
+    *("mnist", "svhn", "compare", "lenet_failure", "logistic"),
+    *("evaluate", "predict", "models", "export"),
+)
 HEAVY = {
     "jax",
     "jaxlib",
