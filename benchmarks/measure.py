@@ -98,9 +98,11 @@ SEARCH_RIVALS = {
     "torch": Rival("torch", _TORCH, {"fused": False}),
     "torch fused": Rival("torch", _TORCH, {"fused": True}),
     "torch 1 thread": Rival("torch", _TORCH, {"fused": True, "threads": 1}),
+    "products alone": Rival("torch", _TORCH, {"products": True}),
 }
 """Those of a search: trials one on each core, or eight mapped over on each; and torch
-with one trial after the other, its SGD in its default form or fused."""
+with one trial after the other, its SGD in its default form or fused. "products alone"
+is what a search could be at best that spends no time on anything but its products."""
 
 
 class FailedError(Exception):

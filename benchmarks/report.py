@@ -15,7 +15,7 @@ from benchmarks import cases
 from benchmarks.measure import C, Measured
 from jaxdl import runtime
 
-OURS = ("jaxdl", "jaxdl pure", "jaxdl spread", "jaxdl vmap")
+OURS = ("jaxdl", "jaxdl pure", "jaxdl spread", "jaxdl vmap", "products alone")
 AGAINST = {"best torch": "torch", "best flax": "flax", "keras": "keras"}
 
 

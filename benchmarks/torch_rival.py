@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -214,8 +216,16 @@ def epoch(
     return Prepared(run, sum(p.numel() for p in net.parameters()))
 
 
-def search(case: Search, *, fused: bool, threads: int | None = None) -> Prepared:
-    """Trials one after the other, images in memory."""
+def search(
+    case: Search,
+    *,
+    fused: bool = True,
+    threads: int | None = None,
+    products: bool = False,
+) -> Prepared:
+    """Trials one after the other, images in memory; or their matrix products alone."""
+    if products:
+        return _products(case)
     if threads is not None:
         torch.set_num_threads(threads)
     random = np.random.default_rng(0)
@@ -246,6 +256,48 @@ def search(case: Search, *, fused: bool, threads: int | None = None) -> Prepared
         return sum(trial(*each) for _ in range(count) for each in settings)
 
     return Prepared(run, sum(p.numel() for p in _searched(case, 0.5).parameters()))
+
+
+def _products(case: Search) -> Prepared:
+    """The products of as many trials, a trial on each core: what no search can save.
+
+    Of each layer the forward one and both gradients, but for that of the images; the
+    forward ones of the validation.
+    """
+    if not case.hidden:
+        raise ValueError("for feed-forward networks only")
+    size, steps = case.network.batch, case.images // case.network.batch
+    height, width, channels = case.network.image_shape
+    sizes = (height * width * channels, *case.sizes, CLASSES)
+    layers = list(itertools.pairwise(sizes))
+
+    def operands(rows: int) -> Any:
+        return [torch.randn(rows, inputs) for inputs, _ in layers]
+
+    def trial(seed: int) -> float:
+        torch.manual_seed(seed)
+        weights = [torch.randn(outputs, inputs) for inputs, outputs in layers]
+        gradients = [torch.randn(size, outputs) for _, outputs in layers]
+        batch, validation = operands(size), operands(case.images // 10)
+        result = torch.zeros(1)
+        for _ in range(steps):
+            for i, (x, w, g) in enumerate(zip(batch, weights, gradients, strict=True)):
+                result = x @ w.T
+                result = g.T @ x
+                if i > 0:
+                    result = g @ w
+        for x, w in zip(validation, weights, strict=True):
+            result = x @ w.T
+        return result[0, 0].item()
+
+    pool = ThreadPoolExecutor(
+        len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,)
+    )
+
+    def run(count: int) -> float:
+        return sum(pool.map(trial, range(case.trials * count)))
+
+    return Prepared(run)
 
 
 def _searched(case: Search, dropout: float) -> Any:

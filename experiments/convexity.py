@@ -106,7 +106,7 @@ def study(config: Config) -> None:
     folder = config.out / "convexity" / name
     runs.make_folder(folder)
     key = jax.random.key(config.seed)
-    stages = len(table.PROBLEMS) + len(linear.DEPTHS) + len(sources.titles) + 1
+    stages = len(table.PROBLEMS) + 2 * len(linear.DEPTHS) + len(sources.titles) + 1
     with tqdm(total=stages, disable=None, unit="stage") as bar:
 
         def note(what: str) -> None:
@@ -119,10 +119,11 @@ def study(config: Config) -> None:
             rows.append(table.row(name, jax.random.fold_in(key, i)))
             bar.update()
         descents = []
-        for depth in linear.DEPTHS:
-            note(f"deep linear network, {depth} layers")
-            descents.append(linear.descents(depth, config.starts, config.seed))
-            bar.update()
+        for train in (linear.squared_error, linear.cross_entropy):
+            for depth in linear.DEPTHS:
+                note(f"deep linear network, {depth} layers")
+                descents.append(train(depth, config.starts, config.seed))
+                bar.update()
         spectra = []
         note(sources.titles[0])
         for one in networks.spectra_of(sources, config):

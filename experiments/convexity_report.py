@@ -21,7 +21,7 @@ from experiments.convexity_findings import (
     trace,
     zeros,
 )
-from experiments.convexity_linear import DIGITS
+from experiments.convexity_linear import DIGITS, MEANS
 from experiments.convexity_networks import Spectra
 from jaxdl import plots_convexity as plots
 from jaxdl import runs
@@ -79,8 +79,8 @@ def figures(found: Findings) -> dict[str, Figure]:
             "Losses over a plane of their parameters (breast cancer)",
         ),
         "descents": plots.gaps(
-            {f"{one.depth} layers": one.gaps for one in found.descents},
-            "Deep linear networks, MSE (8x8 digits)",
+            {f"{one.loss}, {one.depth} layers": one.gaps for one in found.descents},
+            "Deep linear networks: MSE (8x8 digits), CE (breast cancer)",
         ),
         "spectra": plots.densities(
             [_density(one) for one in found.spectra],
@@ -94,7 +94,11 @@ def result(found: Findings, seconds: float) -> dict[str, Any]:
     return {
         "experiment": "convexity",
         "answer": answer(found.verdicts())._asdict(),
-        "data": {"table": table.DATA, "deep linear": DIGITS},
+        "data": {
+            "table": table.DATA,
+            "deep linear, MSE": DIGITS,
+            "deep linear, CE": MEANS,
+        },
         "losses": [
             {
                 "name": row.name,
@@ -111,7 +115,9 @@ def result(found: Findings, seconds: float) -> dict[str, Any]:
         "deep_linear": [
             {
                 "depth": one.depth,
-                "optimum": one.optimum._asdict(),
+                "loss": one.loss,
+                "minimum": one.least,
+                "closed_form": one.optimum and one.optimum._asdict(),
                 "final_gaps": [float(gap[-1]) for gap in one.gaps],
                 "smallest_eigenvalue": float(one.eigenvalues[0]),
                 "largest_eigenvalue": float(one.eigenvalues[-1]),

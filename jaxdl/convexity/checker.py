@@ -135,7 +135,7 @@ def weaken(p: Place, c: Claim, what: str) -> bool:
 def every(p: Place, c: Claim, what: str) -> bool:
     """What all operands are, the operation makes of them, according to EVERY."""
     pairs = zip(p.known, p.e.inputs, strict=True)
-    added = c.shift and c.form == "value" and p.e.primitive in ("add", "reduce_sum")
+    added = c.shift and c.form != "log" and p.e.primitive in ("add", "reduce_sum")
     fits = what in EVERY[p.e.primitive] and not added
     return fits and all(k.says(v, what, c.shift) for k, v in pairs)
 

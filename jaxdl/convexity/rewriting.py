@@ -103,7 +103,30 @@ def _select(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None
     for name, (no, yes) in (("max", (b, a)), ("min", (a, b))):  # a > b ? yes : no
         if _same(writer, cases[1], yes) and _same(writer, cases[0], no):
             return [writer.write(name, [yes, no], shape)]
+    (v, no), (w, yes) = (_multiple(writer, case) for case in cases)
+    for u, zero, more, less in (
+        (a, b, yes, no),
+        (b, a, no, yes),
+    ):  # u > 0 ? more : less
+        if v == w == u and zero in writer.data and np.all(writer.data[zero] == 0):
+            return [writer.write("max" if more >= less else "min", cases, shape)]
     return None
+
+
+def _multiple(writer: Writer, v: int) -> tuple[int, float]:
+    """Of which variable v is a known multiple, and which; at least 1 times itself."""
+    e = writer.defined.get(v)
+    if e is not None and e.primitive == "neg":
+        return e.inputs[0], -1.0
+    if e is not None and e.primitive == "mul":
+        for by, u in (e.inputs, e.inputs[::-1]):
+            x = writer.data.get(by)
+            same = writer.shapes[u] == writer.shapes[v]
+            if x is not None and x.dtype == np.float64 and same and x.size:
+                factor = float(x.reshape(-1)[0])
+                if np.all(x == factor):
+                    return u, factor
+    return v, 1.0
 
 
 def _same(writer: Writer, u: int, v: int) -> bool:
@@ -231,6 +254,15 @@ def _clamp(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
     return [writer.write("min", [writer.write("max", [x, low], shape), high], shape)]
 
 
+def _cosh(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
+    (v,) = inputs
+    shape = writer.shapes[v]
+    minus = writer.write("neg", [v], shape)
+    both = [writer.write("exp", [u], shape) for u in (v, minus)]
+    twice = writer.write("add", both, shape)
+    return [writer.write("mul", [twice, writer.know(np.asarray(0.5))], shape)]
+
+
 def _cumsum(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
     (v,), axis = inputs, eqn.params["axis"]
     shape = writer.shapes[v]
@@ -338,6 +370,9 @@ def _window(name: str) -> Rewrite:
                 return found
             return np.where(found == 0, found.max(-1, keepdims=True), found)  # again
 
+        inside = patches(np.ones(writer.shapes[inputs[0]]))
+        if name != "reduce_sum" and not inside.all():
+            return None  # a window of nothing but padding, whose maximum is infinite
         moved = _windows(writer, inputs[0], patches, 0.0)
         shape = writer.shapes[moved][:-1]
         return [writer.write(name, [moved], shape, axes=(len(shape),))]
@@ -388,6 +423,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "square": _square,
     "pow": _pow,
     "clamp": _clamp,
+    "cosh": _cosh,
     "cumsum": _cumsum,
     "dot_general": _dot_general,
     "conv_general_dilated": _conv,

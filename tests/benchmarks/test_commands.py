@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import cli
+from benchmarks import cli, measure
 
 COMMANDS = (
     "conv",
@@ -97,3 +97,16 @@ def test_trials_of_a_search_are_measured(call, tmp_path):
     results = json.loads((tmp_path / "search.json").read_text())["results"]
     assert {r["parameters"] for r in results} == {6272 + 8 + 90, 6272 + 16 + 90}
     assert all(16 / r["seconds"][0] == pytest.approx(r["figures"][0]) for r in results)
+
+
+def test_the_products_of_a_search_are_the_least_that_it_takes(call, tmp_path):
+    if missing := measure.installed(["torch"])[1]:
+        pytest.skip(missing[0])
+    args = ["--rounds=1", "--seconds=0.01", "--hidden", "256", "--images=640"]
+    args += ["--no-lenet", "--rivals", "torch", "products alone", "--out", tmp_path]
+    code, out, err = call("search", *args)
+    assert code == 0, err
+    assert "products alone : best torch" in out
+    torch, products = json.loads((tmp_path / "search.json").read_text())["results"][:2]
+    assert products["rival"] == "products alone"
+    assert products["seconds"][0] < torch["seconds"][0]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from convexity.functions import N, convex_functions, functions_not_convex, quadratics
 from hypothesis import given, settings
@@ -89,3 +90,73 @@ def test_tiny_bumps_on_flat_ground(size):
         lambda x: jax.nn.softplus(x[0]) + size * jnp.sin(x[1]), np.zeros(2), key=KEY
     )
     assert isinstance(verdict, NotConvex), verdict
+
+
+TEMPTING = {
+    "softplus - relu": lambda x: (jax.nn.softplus(x) - jax.nn.relu(x)).sum(),
+    "log-sum-exp - max": lambda x: jax.nn.logsumexp(x) - x.max(),
+    "relu - a little more of it": lambda x: (
+        jax.nn.relu(x) - 1.0000001 * jax.nn.relu(x - 1)
+    ).sum(),
+    "norm of what is not positive": lambda x: jnp.linalg.norm(jnp.abs(x) - 1),
+    "square of what is not positive": lambda x: (jnp.exp(x) - 2).sum() ** 2,
+    "abs of a bowl": lambda x: jnp.abs((x**2).sum() - 1),
+    "log-sum-exp, one weight negative": lambda x: jax.nn.logsumexp(
+        x, b=jnp.array([1.0, 1.0, -1e-3])
+    ),
+    "maximum taken off, and a square": lambda x: (
+        x[0] + jnp.log(jnp.exp(x - x[0]).sum()) - 1e-6 * x[1] ** 2
+    ),
+    "softplus of both sides": lambda x: jax.nn.softplus(x[0]) * jax.nn.softplus(-x[0]),
+    "focal": lambda x: optax.sigmoid_focal_loss(x, jnp.array([1.0, 0, 1])).sum(),
+    "a steep leak": lambda x: jax.nn.leaky_relu(x, 1.5).sum(),
+    "a leak into another": lambda x: jnp.where(x > 0, x[::-1], -x).sum(),
+    "a leak beside zero": lambda x: jnp.where(x > 1, x, -x).sum(),
+    "a leak, mirrored": lambda x: jnp.where(x < 0, 2 * x, 0.5 * x).sum(),
+    "triplet": lambda x: jax.nn.relu(
+        jnp.linalg.norm(x - 1) - jnp.linalg.norm(x + 1) + 0.5
+    ),
+    "second largest": lambda x: x.sum() - x.max() - x.min(),
+    "Tukey": lambda x: jnp.where(
+        jnp.abs(x) < 3, 1 - (1 - (x / 3) ** 2) ** 3, 1.0
+    ).sum(),
+    "cosh - a little more than its square": lambda x: (
+        jnp.cosh(x) - 1.01 * x**2 / 2
+    ).sum(),
+}
+"""They look convex, or nearly are."""
+
+
+@pytest.mark.parametrize("name", TEMPTING)
+def test_what_looks_convex_is_seen_through(name):
+    verdict = certify(TEMPTING[name], START, key=KEY)
+    assert isinstance(verdict, NotConvex), verdict
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jax.nn.leaky_relu(x, 0.1).sum(),
+        lambda x: jnp.where(x > 0, x, -x).sum(),
+        lambda x: jnp.where(x < 0, -2 * x, 0.5 * x).sum(),
+        lambda x: jnp.where(x >= 0, x, -x).sum(),
+        lambda x: jnp.cosh(x).sum(),
+        lambda x: jnp.log(jnp.cosh(x)).sum(),
+        lambda x: x[0] + jnp.log(jnp.exp(x - x[0]).sum()),
+        lambda x: jnp.sqrt(x[0] ** 2 + x[1] ** 2) + jnp.abs(x[2]),
+        lambda x: x.sum() - x.min(),
+    ],
+)
+def test_more_that_is_proven(function):
+    assert isinstance(certify(function, START, key=KEY), Convex)
+
+
+def test_a_window_of_nothing_but_padding_has_no_maximum():
+    """It is -inf, which no real number is."""
+
+    def function(x):
+        pooled = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (1,), ((3, 0),))
+        return jnp.maximum(pooled, 0.0).sum()
+
+    verdict = certify(function, START, key=KEY)
+    assert not isinstance(verdict, Convex | NotConvex), verdict

@@ -6,10 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
 
 from experiments import convexity_certificates as certificates
 from experiments import convexity_table as table
 from experiments.convexity_findings import answer
+from jaxdl import separation
 from jaxdl.convexity.problems import PROBLEMS
 
 SMALL = ("--starts=1", "--epochs=1", "--images=40", "--steps=4", "--probes=2")
@@ -46,12 +48,19 @@ def test_every_verdict_is_the_known_one(study):
         assert one["smallest"] < -1e-3 if one["gap"] else one["smallest"] >= -tiny
 
 
-def test_deep_linear_networks_reach_the_closed_form(study):
+def test_cross_entropy_is_trained_where_it_has_a_minimum():
+    table = load_breast_cancer()
+    assert not separation.separable(table.data[:, :10], table.target)
+
+
+def test_deep_linear_networks_reach_the_global_minimum(study):
     result = json.loads((study / "result.json").read_text())
-    assert [one["depth"] for one in result["deep_linear"]] == [2, 3]
+    trained = [(one["loss"], one["depth"]) for one in result["deep_linear"]]
+    assert trained == [("MSE", 2), ("MSE", 3), ("CE", 2), ("CE", 3)]
     for one in result["deep_linear"]:
-        assert max(map(abs, one["final_gaps"])) < 1e-8 * one["optimum"]["loss"]
-        assert one["smallest_eigenvalue"] > -1e-8 * one["largest_eigenvalue"]
+        rounding = 1e-8 if one["loss"] == "MSE" else 1e-6  # CE is in float32
+        assert max(map(abs, one["final_gaps"])) < rounding * one["minimum"]
+        assert one["smallest_eigenvalue"] > -rounding * one["largest_eigenvalue"]
         assert one["zero_eigenvalues"] == one["flat_directions"] > 0
 
 
