@@ -1,4 +1,4 @@
-"""`mnist_colour`: MNIST's digits on coloured grounds, 32x32 RGB, drawn by a seeded rule.
+"""`mnist_colour`: MNIST's digits on coloured grounds, 32x32 RGB, by a seeded rule.
 
 A set of this project, not one of the literature: as small and easy as MNIST, but in
 the format of SVHN, so that a network of one can be tried on the other. An image is the
@@ -94,8 +94,8 @@ def colours(count: int, split: Literal["train", "test"]) -> tuple[Array, Array, 
 
 def luma(rgb: Array) -> Array:
     """Brightness by Rec. 601, [..., 3] -> [...]; of white 1."""
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    weighted = rgb * np.array([0.299, 0.587, 0.114], np.float32)
+    return weighted[..., 0] + weighted[..., 1] + weighted[..., 2]
 
 
 def _of_luma(rgb: Array, target: Array) -> Array:

@@ -214,8 +214,8 @@ def balanced(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int
     most = len(classes) * int(sizes.min())
     if count % len(classes) or not 0 < count <= most:
         raise InputError(
-            f"{count} examples cannot be drawn evenly from {len(classes)} classes; take "
-            f"a multiple of {len(classes)} up to {most}"
+            f"{count} examples cannot be drawn evenly from {len(classes)} classes; "
+            f"take a multiple of {len(classes)} up to {most}"
         )
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
     by_class = [order[labels[order] == label] for label in classes]
@@ -314,8 +314,7 @@ def _stand_in_notice(name: str, error: UnavailableError) -> str:
     lines = (
         _WARNING[name],
         f"Why: {error}.",
-        f"For the real data, connect this machine to the network, or "
-        f"{_how(name)}.",
+        f"For the real data, connect this machine to the network, or {_how(name)}.",
     )
     return "\n".join(textwrap.fill(line, 88, break_on_hyphens=False) for line in lines)
 
