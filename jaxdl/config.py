@@ -17,6 +17,7 @@ from jaxdl.errors import InputError
 
 Loss = Literal["cross_entropy", "mse"]
 Schedule = Literal["constant", "step", "cosine", "onecycle"]
+Finetune = Literal["all", "last-block", "head"]
 
 
 def _raw_dir_from_environment() -> Path | None:
@@ -49,6 +50,13 @@ class DataConfig:
     augment: Literal["none", "digits", "handwriting"] = "none"
     """"digits": small shifts, rotations, scales and cutout, on the device; no flips.
     "handwriting": elastic deformation in place of the cutout."""
+    image_size: int | None = None
+    """Resize the images to this side, in pixels, on the device, after any augmentation.
+    Without this option: they stay as they are."""
+    normalise: Literal["data", "imagenet"] | None = None
+    """Mean and deviation by which images are normalised: of the training set, or of
+    ImageNet (for grey images the means over its three channels).
+    Without this option: imagenet with --pretrained=imagenet, else data."""
     placement: Literal["auto", "device", "stream"] = "auto"
     """Keep the whole set on the device, or stream it with prefetch.
     "auto" streams only what does not fit."""
@@ -73,6 +81,12 @@ class ModelConfig:
     "torchvision" is the ImageNet network exactly as torchvision has it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the activations. Parameters always stay float32."""
+    pretrained: str | None = None
+    """Start from trained weights: "imagenet", or a file (.pth, .safetensors).
+    "imagenet" is what torchvision published for alexnet, vgg and resnet, from torch's
+    cache or downloaded; it means --layout=torchvision.
+    Files are those of torch, of timm, or of `python -m experiments.export`.
+    A head for other classes begins afresh; kernels for colour are summed for grey."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +124,13 @@ class OptimConfig:
     Where there is one, it is what is evaluated."""
     accumulate: int = 1
     """Split each batch into this many micro-batches and average their gradients."""
+    finetune: Finetune = "all"
+    """What is trained: all, the head and the last block before it, or the head alone.
+    The rest stays as --pretrained gave it, batch statistics included."""
+    layer_decay: float = 1.0
+    """Learning rate of each block, as a part of that of the block after it, in (0, 1].
+    The head has the whole rate: 0.5 gives the last block half of it, the one before a
+    quarter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,24 +191,32 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """Inverse of `to_json`.
+    """Inverse of `to_json`; a setting that is not there has its default.
+
+    So the run of an older version, which had fewer settings, can be read: the default
+    of a new setting is what was done before there was one.
 
     Raises:
-      InputError: a setting is missing, or there is one of an unknown name.
+      InputError: a section is missing, or there is a setting of an unknown name.
     """
     sections = {}
     for section in dataclasses.fields(Config):
         kind: Any = section.type
-        given = dict(values.get(section.name, {}))
         names = {field.name for field in dataclasses.fields(kind)}
-        if given.keys() != names:
-            odd = ", ".join(sorted(given.keys() ^ names))
+        stored = values.get(section.name)
+        if stored is None or stored.keys() - names:
+            odd = (
+                "missing"
+                if stored is None
+                else ", ".join(sorted(stored.keys() - names))
+            )
             raise InputError(
                 f"the stored configuration does not fit this version of jaxdl "
                 f"({section.name}: {odd}); start a new run"
             )
+        given = dict(stored)
         for field in dataclasses.fields(kind):
-            value = given[field.name]
+            value = given.get(field.name)
             if isinstance(value, list):
                 given[field.name] = tuple(value)
             elif "Path" in str(field.type) and value is not None:

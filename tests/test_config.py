@@ -116,18 +116,27 @@ def test_no_two_settings_share_a_name() -> None:
     assert len(set(names)) == len(names)
 
 
+@given(configs, st.sampled_from(all_fields()))
+def test_a_setting_that_a_stored_run_has_not_is_the_default(config, place) -> None:
+    section, field = place
+    stored = settings.to_json(config)
+    del stored[section][field]
+    default = getattr(getattr(Config(), section), field)
+    part = dataclasses.replace(getattr(config, section), **{field: default})
+    expected = dataclasses.replace(config, **{section: part})
+    assert settings.from_json(json.loads(json.dumps(stored))) == expected
+
+
 @pytest.mark.parametrize("section", ["data", "model", "optim", "run"])
-def test_a_missing_or_unknown_setting_is_named(section) -> None:
+def test_an_unknown_setting_and_a_missing_section_are_named(section) -> None:
     stored = settings.to_json(Config())
-    gone = next(iter(stored[section]))
-    missing = {
-        **stored,
-        section: {k: v for k, v in stored[section].items() if k != gone},
-    }
     unknown = {**stored, section: {**stored[section], "colour": 1}}
     nothing = {k: v for k, v in stored.items() if k != section}
-    for values, name in ((missing, gone), (unknown, "colour"), (nothing, gone)):
-        with pytest.raises(InputError, match=name) as caught:
+    for values, said in (
+        (unknown, f"{section}: colour"),
+        (nothing, f"{section}: missing"),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
             settings.from_json(values)
         assert "\n" not in str(caught.value)
 

@@ -20,6 +20,11 @@ _SCALE = 0.1
 _SHEAR = 0.1  # tangent of the slant
 _CUTOUT = 1 / 4  # of the side
 _KNOTS = 5
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's red, green and blue, as torchvision's weights expect
+them, in units of the whole range."""
 _BEND = 1 / 14  # of the side, either way
 
 

@@ -17,6 +17,7 @@ from jaxdl.models.layers import (
     flatten,
     max_pool,
 )
+from jaxdl.models.registry import Blocks
 
 
 class AlexNet(nn.Module):
@@ -27,6 +28,13 @@ class AlexNet(nn.Module):
     dropout: float = 0.5
     dtype: DTypeLike = "float32"
     axis_name: str | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        last = ("features_10", "classifier_1", "classifier_4")
+        before = tuple((f"features_{i}",) for i in (8, 6, 3, 0))
+        return (("classifier_6",), last, *before)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxdl.models.dropout import Dropout
 from jaxdl.models.layers import as_logits, dense
 from jaxdl.models.norm import BatchNorm
+from jaxdl.models.registry import Blocks
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -34,6 +35,15 @@ class FNN(nn.Module):
     dropout: float = 0.0
     dtype: DTypeLike = "float32"
     axis_name: str | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        names = ("hidden", "norm") if self.batch_norm else ("hidden",)
+        hidden = [
+            tuple(f"{name}_{i}" for name in names) for i in range(len(self.hidden))
+        ]
+        return (("head",), *reversed(hidden))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxdl.models.layers import as_logits, conv, dense, flatten, max_pool, uniform
+from jaxdl.models.registry import Blocks
 
 C3_INPUTS = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -37,6 +38,11 @@ class LeNet5(nn.Module):
 
     num_classes: int
     dtype: DTypeLike = "float32"
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        return (("fc3",), ("conv2", "fc1", "fc2"), ("conv1",))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -130,6 +136,11 @@ class LeNet5Of1998(nn.Module):
 
     num_classes: int
     dtype: DTypeLike = "float32"
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        return ((), ("c3", "s4", "c5", "f6"), ("c1", "s2"))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LISTING = "`python -m experiments.models` lists all"
 
+Blocks = tuple[tuple[str, ...], ...]
+"""Names of layers (top-level modules), block by block from the logits to the pixels."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Arch:
@@ -180,19 +183,34 @@ def _problem(arch: Arch, option: str, value: Any) -> str | None:
 def options_for(name: str, config: ModelConfig) -> dict[str, Any]:
     """The options of `config` that are set, as `build` takes them.
 
+    Published weights decide the layout: with `pretrained` "imagenet" it is
+    "torchvision".
+
     Args:
         name: Architecture.
         config: Model settings; those that are None are left to the architecture.
-            `arch` and `precision` are not options in this sense.
+            `arch`, `precision` and `pretrained` are not options in this sense.
 
     Raises:
-        InputError: Unknown architecture, an option that it does not have, or a value
-            out of range.
+        InputError: Unknown architecture, an option that it does not have, a value out
+            of range, or published weights that there are not.
     """
     fields = ("hidden", "activation", "batch_norm", "dropout", "layout")
     chosen = {field: getattr(config, field) for field in fields}
     chosen = {option: value for option, value in chosen.items() if value is not None}
     check_options(name, chosen)
+    if config.pretrained == "imagenet":
+        if spec(name).torchvision is None:
+            having = _families([a.name for a in _ARCHS if a.torchvision])
+            raise InputError(
+                f"--pretrained=imagenet: no weights are published for {name}, only for "
+                f"{having}; give a weight file, or another --arch"
+            )
+        if chosen.setdefault("layout", "torchvision") != "torchvision":
+            raise InputError(
+                f"--pretrained=imagenet needs --layout=torchvision, not "
+                f"{chosen['layout']}: leave --layout out"
+            )
     return chosen
 
 
@@ -217,11 +235,40 @@ def check_input(name: str, layout: str | None, height: int, width: int) -> None:
         fix = f"layout {other[0]!r} takes them"
     else:
         able = [a.name for a in _ARCHS if side >= a.min_size()]
-        fix = f"resize them, or take {_families(able)}"
+        fix = f"take {_families(able)}"
     raise InputError(
         f"{full} needs images of at least {smallest}x{smallest} pixels, "
-        f"got {height}x{width}: {fix}"
+        f"got {height}x{width}: resize them (--image-size={smallest}), or {fix}"
     )
+
+
+def blocks(name: str, **options: Any) -> Blocks:
+    """The layers of an architecture that have parameters, block by block.
+
+    The first block is the head: the dense layer that gives the logits. Then come, on
+    the way to the pixels, blocks that every fine-tuning here counts by:
+
+    - resnet: the four stages, layer4 first; the stem (conv1, bn1).
+    - vgg: the five stages of convolutions at one resolution, the last one together
+      with the hidden dense layers after it.
+    - alexnet, lenet: one convolution each, the last one together with the hidden dense
+      layers after it (and each with its subsampling, in LeNet-5 of 1998).
+    - fnn: one hidden layer each, with its normalisation.
+
+    Args:
+        name: Architecture; see `names`.
+        **options: As `build` takes them.
+
+    Returns:
+        Names of the layers. The first block is empty where the logits have no
+        parameters (LeNet-5 of 1998).
+
+    Raises:
+        InputError: From `build`.
+    """
+    network: Any = build(name, num_classes=1, **options)
+    found: Blocks = network.blocks
+    return found
 
 
 def build(

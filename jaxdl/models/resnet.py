@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from jaxdl.models.layers import as_logits, conv, dense, he_fan_out, max_pool
 from jaxdl.models.norm import BatchNorm
+from jaxdl.models.registry import Blocks
 
 STAGES = {
     "resnet18": (2, 2, 2, 2),
@@ -73,6 +74,15 @@ class ResNet(nn.Module):
     layout: str = "small"
     dtype: DTypeLike = "float32"
     axis_name: str | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        stages = [
+            tuple(f"layer{stage}_{block}" for block in range(count))
+            for stage, count in enumerate(self.stages, 1)
+        ]
+        return (("fc",), *reversed(stages), ("conv1", "bn1"))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

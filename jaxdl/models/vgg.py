@@ -20,6 +20,7 @@ from jaxdl.models.layers import (
     max_pool,
 )
 from jaxdl.models.norm import BatchNorm
+from jaxdl.models.registry import Blocks
 
 CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -44,6 +45,28 @@ class VGG(nn.Module):
     dtype: DTypeLike = "float32"
     axis_name: str | None = None
 
+    @property
+    def places(self) -> list[list[int]]:
+        """The place in `features` of each convolution, stage by stage."""
+        step, index, stages = 3 if self.batch_norm else 2, 0, []
+        for count in self.convolutions:
+            stages.append([index + step * i for i in range(count)])
+            index += step * count + 1  # the max-pool
+        return stages
+
+    @property
+    def blocks(self) -> Blocks:
+        """See `registry.blocks`."""
+        stages = [
+            [f"features_{i + j}" for i in stage for j in range(1 + self.batch_norm)]
+            for stage in self.places
+        ]
+        head = "classifier"
+        if self.layout == "torchvision":
+            head = "classifier_6"
+            stages[-1] += ["classifier_0", "classifier_3"]
+        return ((head,), *map(tuple, reversed(stages)))
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
@@ -51,9 +74,8 @@ class VGG(nn.Module):
         # torchvision's backward form of He's weights lets the signal shrink wherever
         # the maps become more; without batch norm, learning then starts later.
         init = he_fan_out if large else nn.initializers.he_normal()
-        index = 0
-        for width, count in zip(WIDTHS, self.convolutions, strict=True):
-            for _ in range(count):
+        for width, stage in zip(WIDTHS, self.places, strict=True):
+            for index in stage:
                 name = f"features_{index}"
                 x = conv(x, width, 3, 1, 1, init=init, dtype=self.dtype, name=name)
                 if self.batch_norm:
@@ -63,9 +85,7 @@ class VGG(nn.Module):
                         name=f"features_{index + 1}",
                     )(x, train=train)
                 x = nn.relu(x)
-                index += 3 if self.batch_norm else 2
             x = max_pool(x, 2, 2)
-            index += 1
 
         if large:
             name, init = "classifier_6", nn.initializers.normal(0.01)

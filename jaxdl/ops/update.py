@@ -50,7 +50,7 @@ def sgd(
       New parameters and traces.
     """
     results = _sgd_p.bind(
-        jnp.asarray(rate, jnp.float32),
+        jnp.asarray(rate, jnp.result_type(jnp.float32, *parameters)),
         *parameters,
         *traces,
         *gradients,

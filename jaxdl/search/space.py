@@ -77,15 +77,16 @@ Space = dict[str, Domain]
 
 _NOT_SEARCHED = {
     "DataConfig": ("dataset", "raw_dir", "cache_dir", "validation", "placement"),
-    "ModelConfig": (),
-    "OptimConfig": (),
+    "ModelConfig": ("pretrained",),
+    "OptimConfig": ("finetune", "layer_decay"),
     "RunConfig": tuple(
         field.name
         for field in dataclasses.fields(RunConfig)
         if field.name not in ("epochs", "batch_size")
     ),
 }
-"""What does not decide how a network learns; and the seed, which `seeds` varies."""
+"""What does not decide how a network learns; what is for pretrained ones, which a
+search has not; and the seed, which `seeds` varies."""
 
 _SECTIONS = {
     "data": DataConfig,

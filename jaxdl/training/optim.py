@@ -1,7 +1,7 @@
 """SGD and its learning-rate schedules, composed from Optax in the order of torch.
 
     gradient -> clip by global norm -> + weight decay (L2) -> momentum
-             -> + weight decay (decoupled) -> x -learning rate
+             -> + weight decay (decoupled) -> x -learning rate -> x layer's part of it
 
 Momentum accumulates undamped gradients and the learning rate multiplies last, so that
 without a schedule an update equals `torch.optim.SGD`'s.
@@ -9,14 +9,14 @@ without a schedule an update equals `torch.optim.SGD`'s.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdl.config import Loss, OptimConfig, Schedule
+from jaxdl.config import Finetune, Loss, OptimConfig, Schedule
 from jaxdl.errors import InputError
 from jaxdl.ops import update
 from jaxdl.traced import is_off
@@ -48,6 +48,12 @@ def validate(config: OptimConfig, *, epochs: int | None = None) -> None:
     """
     _require_choice("--loss", config.loss, get_args(Loss))
     _require_choice("--schedule", config.schedule, get_args(Schedule))
+    _require_choice("--finetune", config.finetune, get_args(Finetune))
+    _require(
+        0 < config.layer_decay <= 1,
+        "--layer-decay must be above 0 and at most 1",
+        config.layer_decay,
+    )
     rate, factor = config.learning_rate, config.step_factor
     _require(_positive(rate), "--learning-rate must be a positive number", rate)
     _require(
@@ -161,6 +167,7 @@ def make_optimizer(
     total_steps: int,
     steps_per_epoch: int,
     schedule: optax.Schedule | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """SGD as configured: clipping, weight decay, momentum and schedule.
 
@@ -175,6 +182,8 @@ def make_optimizer(
       total_steps: updates in the whole run.
       steps_per_epoch: updates in an epoch.
       schedule: in the place of the one that is configured.
+      rates: what the learning rate is multiplied by for each of the top-level entries
+        of the parameters, a dict; None for 1 everywhere.
 
     Returns:
       A transformation for any pytree of parameters; `update` needs them.
@@ -198,6 +207,8 @@ def make_optimizer(
     if decays and config.decoupled:
         stages.append(decay)
     stages.append(optax.scale_by_learning_rate(schedule))
+    if rates is not None:
+        stages.append(_by_layer(rates))
     chain = optax.chain(*stages)
 
     def step(
@@ -210,14 +221,17 @@ def make_optimizer(
     numbers = (config.momentum, config.weight_decay)
     traced = any(isinstance(number, jax.Array) for number in numbers)
     fused = not traced and not is_off(config.momentum)
-    fastest = _fused(config, schedule) if fused else step
+    fastest = _fused(config, schedule, rates) if fused else step
     return Optimizer(chain.init, chain.update, fastest)
 
 
-def _fused(config: OptimConfig, schedule: optax.Schedule) -> Step:
+def _fused(
+    config: OptimConfig, schedule: optax.Schedule, rates: Mapping[str, float] | None
+) -> Step:
     """The step with momentum, in one pass; states are those of the chain.
 
-    Clipping, which needs the whole gradient first, stays a pass of its own.
+    Clipping, which needs the whole gradient first, stays a pass of its own. Where
+    layers have rates of their own, there is one call for all those of equal rate.
     """
 
     def step(
@@ -233,17 +247,22 @@ def _fused(config: OptimConfig, schedule: optax.Schedule) -> Step:
             config.weight_decay if decays or config.decay_all else 0.0
             for decays in jax.tree.leaves(kernels(params))
         ]
-        none = [0.0] * len(leaves)
-        leaves, traces = update.sgd(
-            leaves,
-            jax.tree.leaves(trace.trace),
-            jax.tree.leaves(gradient),
-            schedule(scale.count),
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            decays=none if config.decoupled else decays,
-            late_decays=decays if config.decoupled else none,
-        )
+        traces, slopes = jax.tree.leaves(trace.trace), jax.tree.leaves(gradient)
+        rate = schedule(scale.count)
+        for relative, places in _equal_rates(params, rates).items():
+            none, own = [0.0] * len(places), [decays[i] for i in places]
+            moved = update.sgd(
+                [leaves[i] for i in places],
+                [traces[i] for i in places],
+                [slopes[i] for i in places],
+                rate if rates is None else relative * rate,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                decays=none if config.decoupled else own,
+                late_decays=own if config.decoupled else none,
+            )
+            for i, leaf, kept in zip(places, *moved, strict=True):
+                leaves[i], traces[i] = leaf, kept
         new: dict[type, optax.OptState] = {
             optax.TraceState: optax.TraceState(jax.tree.unflatten(tree, traces)),
             optax.ScaleByScheduleState: optax.ScaleByScheduleState(
@@ -255,6 +274,42 @@ def _fused(config: OptimConfig, schedule: optax.Schedule) -> Step:
         )
 
     return step
+
+
+def _equal_rates(
+    params: optax.Params, rates: Mapping[str, float] | None
+) -> dict[float, list[int]]:
+    """Places among the leaves of the parameters, by what multiplies their rate."""
+    count = len(jax.tree.leaves(params))
+    if rates is None:
+        return {1.0: list(range(count))}
+    each = jax.tree.leaves(_by_layer_leaf(params, rates))
+    return {
+        rate: [i for i in range(count) if each[i] == rate] for rate in sorted(set(each))
+    }
+
+
+def _by_layer_leaf(params: optax.Params, rates: Mapping[str, float]) -> optax.Params:
+    """A tree like the parameters, with each leaf's part of the learning rate."""
+    assert isinstance(params, Mapping)
+    return {
+        layer: jax.tree.map(lambda _, rate=rates[layer]: rate, leaves)
+        for layer, leaves in params.items()
+    }
+
+
+def _by_layer(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of each layer by its part of the learning rate."""
+
+    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        del params
+        return jax.tree.map(
+            lambda update, rate: rate * update,
+            updates,
+            _by_layer_leaf(updates, rates),
+        )
+
+    return optax.stateless(scale)
 
 
 def kernels(params: optax.Params) -> optax.Params:

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdl.training import finetune
+from jaxdl.training.finetune import Layers
+
 Variables = dict[str, Any]
 """Flax variable collections: "params" and, with batch normalisation, "batch_stats"."""
 
@@ -57,6 +60,8 @@ def create(
     key: jax.Array,
     *,
     ema: bool = False,
+    trained: Layers | None = None,
+    variables: Variables | None = None,
 ) -> TrainState:
     """Initialises a run.
 
@@ -67,17 +72,25 @@ def create(
       key: typed PRNG key; initialisation and, through the state, everything random in
         the run derives from it.
       ema: keep a moving average of the variables, which starts equal to them.
+      trained: layers that are trained, the only ones that the optimiser has a state
+        for; None for all.
+      variables: what to start from, in the place of new ones; host arrays.
     """
-    init_key, run_key = jax.random.split(key)
+    init_key, run_key = keys(key)
 
     @jax.jit
     def initialise(init_key: jax.Array) -> tuple[Variables, optax.OptState]:
         # Batch size 2: a batch norm over a single value has no variance.
         images = jnp.zeros((2, *image_shape), jnp.float32)
-        variables = dict(model.init(init_key, images, train=False))
-        return variables, optimizer.init(variables["params"])
+        new = dict(model.init(init_key, images, train=False))
+        return new, optimizer.init(finetune.part(new["params"], trained))
 
-    variables, opt_state = initialise(init_key)
+    if variables is None:
+        variables, opt_state = initialise(init_key)
+    else:
+        # A copy: the step's memory is donated to the next one.
+        variables = jax.tree.map(jnp.array, variables)
+        opt_state = jax.jit(optimizer.init)(finetune.part(variables["params"], trained))
     return TrainState(
         step=jnp.int32(0),
         key=run_key,
@@ -87,6 +100,12 @@ def create(
         totals=zero_totals(),
         bad_step=jnp.int32(NEVER),
     )
+
+
+def keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The keys of a run's initialisation and of all that is random later."""
+    init_key, run_key = jax.random.split(key)
+    return init_key, run_key
 
 
 def evaluated_variables(state: TrainState) -> Variables:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl.data.batches import Batch
+from jaxdl.training import finetune
+from jaxdl.training.finetune import Layers
 from jaxdl.training.optim import Optimizer
 from jaxdl.training.state import Totals, TrainState, Variables, zero_totals
 
@@ -23,7 +25,8 @@ PerExampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
 Preprocess = Callable[[jax.Array], jax.Array]
 """images uint8 [N, H, W, C] -> float [N, H, W, C]: normalisation."""
 Augment = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""(key, images float [N, H, W, C], positions [N] in the batch) -> same shape."""
+"""(key, images float [N, H, W, C], positions [N] in the batch) -> what the model sees,
+float [N, H', W', C]."""
 
 
 TrainStep = Callable[[TrainState, Batch], TrainState]
@@ -41,6 +44,7 @@ def make_train_step(
     augment: Augment | None = None,
     ema: float | None = None,
     axis_name: str | None = None,
+    trained: Layers | None = None,
 ) -> TrainStep:
     """Builds `train_step(state, batch) -> state`, a pure function.
 
@@ -57,6 +61,8 @@ def make_train_step(
       ema: decay of the moving average of the variables; after t steps at most
         (1 + t) / (10 + t), so that the start is soon forgotten.
       axis_name: mapped axis over which the batch is spread.
+      trained: layers (top-level modules) that are trained; None for all. The others are
+        frozen: see `jaxdl.training.finetune`.
     """
 
     def over_devices(tree: Tree) -> Tree:
@@ -64,25 +70,31 @@ def make_train_step(
 
     def micro_step(
         params: Variables,
+        frozen: Variables,
         stats: Variables,
         batch: Batch,
         augment_key: jax.Array,
         dropout_key: jax.Array,
         share: float,
     ) -> tuple[Variables, Variables, Totals]:
-        """Gradient of `share` x the sum of losses, updated statistics, and totals."""
+        """Gradient of `share` x the sum of losses, updated statistics, and totals.
+
+        What is frozen is no argument of what is differentiated, so that nothing is
+        propagated back beyond the last layer that is trained.
+        """
         images = preprocess(batch.images)
         if augment is not None:
             images = augment(augment_key, images, batch.positions)
 
         def objective(params: Variables) -> tuple[jax.Array, Any]:
-            logits, updated = model.apply(
-                {"params": params, **stats},
-                images,
-                train=True,
-                rngs={"dropout": dropout_key},
-                mutable=list(stats),
-            )
+            with finetune.evaluating(frozen.keys()):
+                logits, updated = model.apply(
+                    {"params": {**frozen, **params}, **stats},
+                    images,
+                    train=True,
+                    rngs={"dropout": dropout_key},
+                    mutable=list(stats),
+                )
             losses = loss(logits, batch.labels)
             return share * losses.sum(), (losses, logits, updated)
 
@@ -94,7 +106,8 @@ def make_train_step(
         return gradient, dict(stats), totals
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
-        params = state.variables["params"]
+        params = finetune.part(state.variables["params"], trained)
+        frozen = {k: v for k, v in state.variables["params"].items() if k not in params}
         stats = {k: tree for k, tree in state.variables.items() if k != "params"}
         key = jax.random.fold_in(state.key, state.step)
         augment_key, dropout_key = jax.random.split(key)
@@ -108,6 +121,7 @@ def make_train_step(
             batch, j = micro
             more_gradient, stats, more_totals = micro_step(
                 params,
+                frozen,
                 stats,
                 batch,
                 # Positions tell all examples of the batch apart; dropout sees those of
@@ -135,15 +149,19 @@ def make_train_step(
         gradient, totals = over_devices((gradient, totals))
 
         new_params, opt_state = optimizer.step(gradient, state.opt_state, params)
-        variables = {"params": new_params, **stats}
+        variables = {"params": {**frozen, **new_params}, **stats}
         step = state.step + 1
+        ema_now = None
+        if ema is not None:
+            assert state.ema is not None
+            ema_now = _average(state.ema, variables, ema, step, trained)
         bad = ~jnp.isfinite(totals.loss)
         return TrainState(
             step=step,
             key=state.key,
             variables=variables,
             opt_state=opt_state,
-            ema=None if ema is None else _average(state.ema, variables, ema, step),
+            ema=ema_now,
             totals=jax.tree.map(jnp.add, state.totals, totals),
             bad_step=jnp.where(bad, jnp.minimum(state.bad_step, step), state.bad_step),
         )
@@ -163,9 +181,24 @@ def make_predict(model: nn.Module, preprocess: Preprocess) -> Predict:
 
 
 def _average(
-    ema: Variables | None, variables: Variables, decay: float, step: jax.Array
+    ema: Variables,
+    variables: Variables,
+    decay: float,
+    step: jax.Array,
+    trained: Layers | None,
 ) -> Variables:
-    """One update of the moving average, in float32."""
+    """One update of the moving average, in float32.
+
+    Frozen layers are left out: rounding would change the mean of equal numbers.
+    """
     t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1 + t) / (10 + t))
-    return jax.tree.map(lambda a, v: d * a + (1 - d) * v, ema, variables)
+
+    def average(old: Variables, new: Variables) -> Variables:
+        old, new = finetune.part(old, trained), finetune.part(new, trained)
+        return jax.tree.map(lambda a, v: d * a + (1 - d) * v, old, new)
+
+    return {
+        collection: {**layers, **average(layers, variables[collection])}
+        for collection, layers in ema.items()
+    }
