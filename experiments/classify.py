@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from experiments import board as tensorboard
 from experiments import job as jobs
-from experiments import profile
+from experiments import profile, weights
 from experiments.cli import StopOnSignal, quiet_orbax
 from experiments.job import Family, Folder, Job
 from jaxdl import runs, runtime
@@ -42,15 +42,18 @@ def run(experiment: str, family: Family, config: Config) -> None:
     quiet_orbax()
     assemble.validate(config)
     runtime.start(config.data.cache_dir)
-    name = config.data.dataset
+    name, began_with = config.data.dataset, None
     if config.run.resume:  # "auto" could mean another set by now
         directory = config.run.out / experiment / str(config.run.name)
-        name = runs.read_json(directory / "config.json")["dataset"]["name"]
-    job = jobs.prepare(experiment, family, config, name)
+        stored = runs.read_json(directory / "config.json")
+        name = stored["dataset"]["name"]
+        began_with = weights.from_json(stored.get("pretrained"))
+    job = jobs.prepare(experiment, family, config, name, began_with)
+    new = assemble.initial_state(config, job.parts, job.facts, job.file)
     folder = jobs.open_folder(job)
     first = jax.process_index() == 0
     with runs.claimed(folder.path) if first else contextlib.nullcontext():
-        state, record = begin(job, folder)
+        state, record = begin(job, folder, new)
         say(jobs.header(job, folder.path, state))
         with saying_what_is_safe(folder.path), StopOnSignal() as stop:
             finished = train(job, folder, state, record, stop)
@@ -73,13 +76,20 @@ def run(experiment: str, family: Family, config: Config) -> None:
         say(f"Results and figures: {folder.path}")
 
 
-def begin(job: Job, folder: Folder) -> tuple[TrainState, loop.Record]:
+def begin(
+    job: Job, folder: Folder, state: TrainState
+) -> tuple[TrainState, loop.Record]:
     """State and record to start from: new ones, or those of the last checkpoint.
 
+    Args:
+      job: from `jobs.prepare`.
+      folder: the run's.
+      state: the initial one; of a resumed run, its pretrained weights are not in it.
+
     Raises:
-      InputError: there are checkpoints, and none can be restored.
+      InputError: there are checkpoints, and none can be restored; or there is none, and
+        the file of pretrained weights is not what it was.
     """
-    state = assemble.initial_state(job.config, job.parts, job.facts)
     record = loop.Record()
     if job.config.run.resume:
         if jax.process_index() == 0:
@@ -88,6 +98,9 @@ def begin(job: Job, folder: Folder) -> tuple[TrainState, loop.Record]:
             state, stored = found
             record = loop.Record(**stored)
             checkpoints.forget_after(folder.latest, int(state.step))
+        elif job.weights is not None:  # killed before its first checkpoint
+            file = weights.obtain_again(job.config, job.weights)
+            state = assemble.initial_state(job.config, job.parts, job.facts, file)
     if jax.process_index() == 0:
         runs.rewind_metrics(folder.path, int(state.step))
     return state, record

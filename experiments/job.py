@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.experimental import multihost_utils
 
+from experiments import weights
+from experiments.weights import Weights
 from jaxdl import config as settings
 from jaxdl import runs
 from jaxdl.config import Config
@@ -18,7 +20,7 @@ from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.models import cost
 from jaxdl.ops import engine
-from jaxdl.training import assemble, checkpoints, parallel
+from jaxdl.training import assemble, checkpoints, finetune, parallel
 from jaxdl.training.assemble import DataFacts, Parts
 from jaxdl.training.checkpoints import Manager
 from jaxdl.training.loop import Programs
@@ -42,6 +44,10 @@ class Job(NamedTuple):
     """Whether the training split lies on the devices; otherwise it streams."""
     programs: Programs
     steps_per_epoch: int
+    weights: Weights | None
+    """What the run starts from, or started from; None for new weights."""
+    file: Path | None
+    """Where those weights are; None for a run that is resumed."""
 
 
 class Folder(NamedTuple):
@@ -52,13 +58,28 @@ class Folder(NamedTuple):
     best: Manager
 
 
-def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
+def prepare(
+    experiment: str,
+    family: Family,
+    config: Config,
+    name: str,
+    began_with: Weights | None = None,
+) -> Job:
     """Loads the data set `name` and builds the parts of a run; writes nothing.
 
+    Args:
+      experiment: name of the experiment's module.
+      family: what --dataset=auto stands for.
+      config: the run.
+      name: what to load.
+      began_with: the weights of a run that is resumed.
+
     Raises:
-      InputError: the data cannot be had, or does not suit the rest.
+      InputError: the data or the weights cannot be had, or do not suit the rest.
     """
     run = config.run
+    if not run.resume:
+        weights.check(config)
     devices = parallel.choose(
         run.parallel, run.devices, run.batch_size, config.optim.accumulate
     )
@@ -87,6 +108,9 @@ def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
         placement == "auto"
         and batches.fits(images.nbytes, jax.local_devices()[0], devices.size)
     )
+    file = None
+    if config.model.pretrained is not None and not run.resume:
+        file, began_with = weights.obtain(config)
     return Job(
         experiment=experiment,
         config=config,
@@ -97,6 +121,8 @@ def prepare(experiment: str, family: Family, config: Config, name: str) -> Job:
         resident=resident,
         programs=assemble.compile_programs(config, parts, devices, resident=resident),
         steps_per_epoch=steps_per_epoch,
+        weights=began_with,
+        file=file,
     )
 
 
@@ -119,6 +145,7 @@ def open_folder(job: Job) -> Folder:
                 "experiment": job.experiment,
                 "config": settings.to_json(config),
                 "dataset": {**described(job.dataset), **job.facts._asdict()},
+                "pretrained": job.weights and job.weights._asdict(),
                 "versions": runs.versions(),
             },
         )
@@ -137,6 +164,7 @@ def header(job: Job, path: Path, state: TrainState) -> str:
     lines = [
         *data_lines(job.dataset),
         f"Model:   {job.config.model.arch}, {parameters(job):,} parameters",
+        *_transfer_lines(job, state),
         f"Device:  {runs.device_name()}, {run.parallel} over {job.devices.size}",
         f"Run:     {path}",
     ]
@@ -162,8 +190,30 @@ def data_lines(dataset: Dataset) -> list[str]:
 
 
 def parameters(job: Job) -> int:
-    """Trainable parameters of the job's model."""
-    return cost.parameters(job.parts.model, (1, *job.facts.image_shape))
+    """Parameters of the job's model."""
+    shape = assemble.input_shape(job.config, job.facts)
+    return cost.parameters(job.parts.model, (1, *shape))
+
+
+def trained_parameters(job: Job, state: TrainState) -> int:
+    """Those of them that are trained."""
+    params = finetune.part(state.variables["params"], job.parts.trained)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _transfer_lines(job: Job, state: TrainState) -> list[str]:
+    """What the log's head says of weights, of frozen layers, and of other images."""
+    config, lines = job.config, []
+    if job.weights is not None:
+        lines.append(f"Weights: {weights.described(job.weights)}")
+    if job.parts.trained is not None:
+        what = config.optim.finetune.replace("last-block", "head and last block")
+        count = trained_parameters(job, state)
+        lines.append(f"Trained: {what}, {count:,} parameters; the rest is frozen")
+    if assemble.input_shape(config, job.facts) != job.facts.image_shape:
+        old, new = job.facts.image_shape, config.data.image_size
+        lines.append(f"Images:  resized from {old[0]}x{old[1]} to {new}x{new}")
+    return lines
 
 
 def described(dataset: Dataset) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from scipy.special import softmax
 
-from experiments.job import Job, described, parameters
+from experiments.job import Job, described, parameters, trained_parameters
 from jaxdl import plots, runs
 from jaxdl.data.sources import Dataset
 from jaxdl.training import loop
@@ -33,6 +33,8 @@ def write(job: Job, path: Path, finished: loop.Finished, scores: Scores) -> None
                 "count": len(job.dataset.validation.labels),
             },
             "parameters": parameters(job),
+            "trained_parameters": trained_parameters(job, finished.state),
+            "pretrained": job.weights and job.weights._asdict(),
             "wall_seconds": round(record.seconds, 3),
             "images_per_second": round(
                 steps * job.config.run.batch_size / record.seconds, 1

@@ -1,9 +1,11 @@
-"""Q4: LeNet-5, AlexNet, VGG and ResNet on SVHN, from scratch.
+"""Q4: LeNet-5, AlexNet, VGG and ResNet on SVHN, from scratch or pretrained.
 
 Examples:
     python -m experiments.svhn --arch=lenet5
     python -m experiments.svhn --arch=vgg16 --epochs=30 --ema=0.999
     python -m experiments.svhn --arch=resnet18 --raw-dir=DIR
+    python -m experiments.svhn --arch=resnet50 --pretrained=imagenet --layer-decay=0.5
+    python -m experiments.svhn --arch=resnet18 --pretrained=FILE --finetune=head
     python -m experiments.svhn --resume
 
 Prints the loss every 100 steps and, at the end, the accuracy on the test set.

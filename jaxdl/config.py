@@ -54,8 +54,8 @@ class DataConfig:
     """Resize the images to this side, in pixels, on the device, after any augmentation.
     Without this option: they stay as they are."""
     normalise: Literal["data", "imagenet"] | None = None
-    """Mean and deviation by which images are normalised: of the training set, or of
-    ImageNet (for grey images the means over its three channels).
+    """Mean and deviation to normalise by: of the training set, or of ImageNet.
+    Grey images have one mean and deviation: those of ImageNet's channels, averaged.
     Without this option: imagenet with --pretrained=imagenet, else data."""
     placement: Literal["auto", "device", "stream"] = "auto"
     """Keep the whole set on the device, or stream it with prefetch.
@@ -83,10 +83,10 @@ class ModelConfig:
     """Number format of the activations. Parameters always stay float32."""
     pretrained: str | None = None
     """Start from trained weights: "imagenet", or a file (.pth, .safetensors).
-    "imagenet" is what torchvision published for alexnet, vgg and resnet, from torch's
-    cache or downloaded; it means --layout=torchvision.
-    Files are those of torch, of timm, or of `python -m experiments.export`.
-    A head for other classes begins afresh; kernels for colour are summed for grey."""
+    "imagenet": torchvision's for alexnet, vgg, resnet; found in its cache or fetched.
+    A file: of torch, of timm, or of `python -m experiments.export`.
+    A head for other classes begins afresh; for grey images colours are summed up.
+    "imagenet" means --layout=torchvision."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +128,9 @@ class OptimConfig:
     """What is trained: all, the head and the last block before it, or the head alone.
     The rest stays as --pretrained gave it, batch statistics included."""
     layer_decay: float = 1.0
-    """Learning rate of each block, as a part of that of the block after it, in (0, 1].
-    The head has the whole rate: 0.5 gives the last block half of it, the one before a
-    quarter."""
+    """What each block's learning rate is of the next one's, in (0, 1].
+    The head has the whole rate; with 0.5 the last block has half, the one before 1/4.
+    Blocks: the stages of resnet and vgg, else single layers."""
 
 
 @dataclasses.dataclass(frozen=True)

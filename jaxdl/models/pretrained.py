@@ -8,8 +8,9 @@ torchvision's published weights; what other layouts have in common with them too
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -156,12 +157,61 @@ def load(
         InputError: The file is no weight file, weights are missing, or unexpected, or
             have another shape or no floating format; the message names them all.
     """
-    height, width, channels = image_shape
+    height, width, _ = image_shape
     layout = options.get("layout")
     registry.check_input(name, layout, height, width)
+    stored = {
+        weight: array
+        for weight, array in _from_timm(weights.read(path)).items()
+        if not weight.endswith("num_batches_tracked")
+    }
+    fitted = _fit(stored, name, image_shape, num_classes, options)
+    if fitted.faults:
+        layouts = registry.spec(name).layouts
+        shown = name + (f" in layout {layout or layouts[0]!r}" if layouts else "")
+        for other in layouts:
+            # Large enough for that layout; no weight depends on the size of the image.
+            side = max(registry.spec(name).min_size(other), height, width)
+            shape = (side, side, image_shape[2])
+            changed = {**options, "layout": other}
+            if not _fit(stored, name, shape, num_classes, changed).faults:
+                raise InputError(
+                    f"{path} does not fit {shown}, but layout {other!r}: give "
+                    f"--layout={other}"
+                )
+        raise InputError(f"{path} does not fit {shown}: {'; '.join(fitted.faults)}")
+    state = fitted.state
+    variables = from_torch({k: np.asarray(state[k], np.float32) for k in state})
+    if fitted.new_head is not None:
+        # Nothing but the head is computed: jit drops the rest.
+        head, module = fitted.new_head, fitted.module
+        init = jax.jit(lambda key, x: module.init(key, x)["params"][head])
+        begun = init(key, np.zeros((1, *image_shape), np.float32))
+        variables["params"][head] = jax.tree.map(np.asarray, begun)
+    return variables
+
+
+class _Fitted(NamedTuple):
+    """A state dict made to fit a network, and what still does not."""
+
+    module: nn.Module
+    state: dict[str, np.ndarray]
+    new_head: str | None
+    """Name of a head that is not in `state`, as it begins afresh."""
+    faults: list[str]
+
+
+def _fit(
+    stored: Mapping[str, np.ndarray],
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    options: Mapping[str, Any],
+) -> _Fitted:
+    """Fits the head and the first kernel of a state dict, which stays as it is."""
     module = registry.build(name, num_classes=num_classes, **options)
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    expected = jax.eval_shape(module.init, key, images)
+    expected = jax.eval_shape(module.init, jax.random.key(0), images)
     shapes = {
         weight: array.shape
         for weight, array in _torch_views(
@@ -170,26 +220,12 @@ def load(
             )
         )
     }
-    state = {
-        weight: array
-        for weight, array in _from_timm(weights.read(path)).items()
-        if not weight.endswith("num_batches_tracked")
-    }
-    head = registry.spec(name).head(layout)
+    state = dict(stored)
+    head = registry.spec(name).head(options.get("layout"))
     fresh = head is not None and _drop_other_head(state, shapes, head)
-    if channels == 1:
+    if image_shape[2] == 1:
         _sum_colours(state, shapes)
-    if faults := list(_faults(state, shapes)):
-        layouts = registry.spec(name).layouts
-        shown = name + (f" in layout {layout or layouts[0]!r}" if layouts else "")
-        raise InputError(f"{path} does not fit {shown}: {'; '.join(faults)}")
-    variables = from_torch({k: np.asarray(state[k], np.float32) for k in state})
-    if fresh:
-        # Nothing but the head is computed: jit drops the rest.
-        init = jax.jit(lambda key, x: module.init(key, x)["params"][head])
-        begun = init(key, np.zeros(images.shape, np.float32))
-        variables["params"][head] = jax.tree.map(np.asarray, begun)
-    return variables
+    return _Fitted(module, state, head if fresh else None, list(_faults(state, shapes)))
 
 
 def _from_timm(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def test_refuses_what_is_below_its_limit(name, layout):
 
 
 def test_messages_name_the_way_out():
-    with pytest.raises(InputError, match="--image-size=63.*layout 'small' takes"):
+    with pytest.raises(InputError, match=r"--image-size=63.*layout 'small' takes"):
         registry.check_input("alexnet", "torchvision", 32, 32)
     with pytest.raises(InputError, match=r"--image-size=32.*take fnn, lenet, .*resnet"):
         registry.check_input("vgg16", None, 28, 28)
