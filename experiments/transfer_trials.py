@@ -4,6 +4,7 @@ Import it late: it brings JAX.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -149,9 +150,7 @@ def compile(source: Source, arm: str) -> Program:
             batch = Batch(data.images[chosen], data.labels[chosen], positions)
             return scheduled.train_step(state, batch)
 
-        return jax.lax.fori_loop(
-            0, count, one, state._replace(totals=zero_totals())
-        )
+        return jax.lax.fori_loop(0, count, one, state._replace(totals=zero_totals()))
 
     return Program(start, jax.jit(train, donate_argnums=0))
 
@@ -186,7 +185,7 @@ def run(
       trial: what is trained.
       program: of its arm.
       evaluate: from `compile_evaluate`.
-      pool: from `labelled`, of the trial's seed; as many as in any trial of the program.
+      pool: from `labelled`, of the trial's seed; as many for each trial of a program.
       validation: images for the learning curve.
       points: of the curve.
 
@@ -201,7 +200,7 @@ def run(
     data = Examples(jnp.asarray(pool.images), jnp.asarray(pool.labels))
     rates = _rates(source.config.optim, trial.rate, steps)
     marks = [steps * i // points for i in range(points + 1)]
-    for first, after in zip(marks, marks[1:], strict=False):
+    for first, after in itertools.pairwise(marks):
         state = program.train(state, data, order, rates, first, after - first)
         totals, bad = jax.device_get((state.totals, state.bad_step))
         scores = evaluate(state.variables, validation)

@@ -326,9 +326,7 @@ def _untouched(bench: Bench) -> float | None:
     for line in journal.mend(bench.path):
         if line["kind"] == "untouched":
             return float(line["test"])
-    scores = transfer_trials.untouched(
-        bench.source, bench.evaluate, bench.dataset.test
-    )
+    scores = transfer_trials.untouched(bench.source, bench.evaluate, bench.dataset.test)
     journal.append(bench.path, [{"kind": "untouched", "test": scores.accuracy}])
     return scores.accuracy
 
