@@ -18,9 +18,9 @@ the same network from scratch. Arms:
     head         the head alone: a linear classifier of the source's features
 
 All begin with the same new head, see the same labelled images in the same order, and
-take as many steps. The learning rate of each arm, for each number of labels, is chosen
-on validation images with a seed of its own; the test set is read by finished networks
-only, from which nothing is chosen.
+take as many steps. The learning rate of each arm is chosen on validation images, in
+trainings with other seeds; the test set is read by finished networks only, from which
+nothing is chosen.
 
 Without --source or --pretrained the source is trained first, and kept for the next
 time: ResNet-18 with ImageNet's stem, 4 epochs, some 6 minutes on two cores. All that

@@ -1,8 +1,8 @@
 """The report of `experiments.transfer`."""
 
+import dataclasses
 import itertools
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import handout, job
-from experiments.transfer import Config
+from experiments.transfer import FREE, Config
 from experiments.transfer_trials import ARMS
-from experiments.transferring import TUNING_SEED, VALIDATION, Origin, Result
+from experiments.transferring import VALIDATION, Origin, Result, standing
 from jaxdl import config as settings
 from jaxdl import plots_transfer, runs
 from jaxdl.data import synthetic_svhn
@@ -289,33 +289,36 @@ def _curves(found: Findings) -> str:
 
 def _rates(found: Findings) -> str:
     rates = sorted({result.trial.rate for result in found.tuning})
+    sizes = found.config.labels
     rows = []
-    for labels, arm in itertools.product(found.labels, found.config.arms):
-        tried = {
-            result.trial.rate: result.curve[-1].accuracy
-            for result in found.tuning
-            if (result.trial.labels, result.trial.arm) == (labels, arm)
-        }
-        chosen = found.of(arm, labels)[0].trial.rate
-        cells = [
-            None
-            if rate not in tried
-            else f"**{tried[rate]:.1%}**"
-            if rate == chosen
-            else f"{tried[rate]:.1%}"
-            for rate in rates
-        ]
-        rows.append([f"{labels:,}", ARMS[arm].title, *cells])
+    for arm in found.config.arms:
+        chosen = found.of(arm)[0].trial.rate
+        cells: list[object] = []
+        for rate in rates:
+            some = [
+                result
+                for result in found.tuning
+                if (result.trial.arm, result.trial.rate) == (arm, rate)
+            ]
+            if not some:
+                cells.append(None)
+                continue
+            each = " / ".join(f"{100 * r.curve[-1].accuracy:.1f}" for r in some)
+            mean = f"{standing(some)[0]:.1%}"
+            cells.append(f"{f'**{mean}**' if rate == chosen else mean} ({each})")
+        rows.append([ARMS[arm].title, *cells])
     return "\n\n".join(
         [
             "## How the learning rates were chosen",
-            f"For each arm and number of labels: accuracy on {_validation(found)} "
-            f"validation images with seed {TUNING_SEED}, which no other figure here "
-            f"uses. Three rates to begin with, a factor of about 3 apart, and further "
-            f"ones as long as the best is the lowest or the highest. The best, in "
-            f"bold, "
-            f"is what all other seeds use; among equals that of the smaller loss.",
-            handout.table(["labels", "arm", *(f"{rate:g}" for rate in rates)], rows),
+            f"Each arm has a rate of its own, the same for all numbers of labels: the "
+            f"one with the best mean accuracy on {_validation(found)} validation images "
+            f"after trainings with {' / '.join(f'{n:,}' for n in sizes)} labels, each "
+            f"with another seed, of which no other figure here comes. (With few labels a "
+            f"single training says little of a rate; hence one rate for all.) Three "
+            f"rates to begin with, a factor of about 3 apart, and further ones as long "
+            f"as the best is the lowest or the highest. The best is in bold; among "
+            f"equals it is that of the smaller loss.",
+            handout.table(["arm", *(f"{rate:g}" for rate in rates)], rows),
         ]
     )
 
@@ -352,7 +355,6 @@ def _method(found: Findings) -> str:
         f"{count:,} {name}" if name != "name" else str(count)
         for name, count in job.described(found.dataset).items()
     )
-    command = shlex.join(["python", "-m", "experiments.transfer", *sys.argv[1:]])
     spent = sum(result.seconds for result in (*found.tuning, *found.results))
     return "\n\n".join(
         [
@@ -376,11 +378,26 @@ def _method(found: Findings) -> str:
             f"chosen; that the answer names the best of "
             f"{len(found.others)} ways to fine-tune is a choice of that kind, and the "
             f"table has all of them.",
-            handout.provenance(command, data, found.seconds)
+            handout.provenance(_command(found.config), data, found.seconds)
             + f" All {found.trainings} trainings took {spent:.0f} s, over all sessions "
             f"of the study, without that of the source.",
         ]
     )
+
+
+def _command(config: Config) -> str:
+    """The command that does it all anew, whether or not it was stopped on the way."""
+    words = ["python", "-m", "experiments.transfer"]
+    for field in dataclasses.fields(Config):
+        value, usual = getattr(config, field.name), field.default
+        if field.name in (*FREE, "name", "resume") or value == usual:
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, tuple):
+            words += [option, *map(str, value)]
+        else:
+            words.append(f"{option}={value}")
+    return shlex.join(words)
 
 
 def _points(effect: Effect) -> str:

@@ -5,7 +5,7 @@ Import it late: it brings JAX.
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ from jaxdl.training import assemble
 from jaxdl.training.epoch import Evaluate
 
 TUNING_SEED = 1000
-"""Seed of the trainings by which learning rates are chosen."""
+"""Seed of the trainings by which learning rates are chosen, with the first number of
+labels; the next one has the next seed."""
 FIRST_RATES = (-4, -3, -2)
 """Learning rates to begin with, as powers of the square root of 10."""
 LEAST, MOST = -8, 2
@@ -143,10 +144,10 @@ def validate(config: Config) -> None:
     if len(config.seeds) < 2:
         raise InputError("--seeds must be two or more: an interval takes that many")
     for seed in config.seeds:
-        if not 0 <= seed < 2**32 or seed == TUNING_SEED:
+        if not 0 <= seed < TUNING_SEED:
             raise InputError(
-                f"--seeds must be at least 0 and below 2**32, and not {TUNING_SEED}, "
-                f"by which learning rates are chosen; not {seed}"
+                f"--seeds must be at least 0 and below {TUNING_SEED}, not {seed}: from "
+                f"there on they serve to choose learning rates"
             )
     for option, number, least in (
         ("steps", config.steps, POINTS),
@@ -338,54 +339,67 @@ def _all(bench: Bench) -> tuple[list[Result], list[Result]]:
       The trainings by which rates were chosen, and those that are reported.
     """
     config = bench.config
-    cells = [(arm, labels) for labels in config.labels for arm in config.arms]
+    sizes = config.labels
     tuning: list[Result] = []
     results: list[Result] = []
+    each = len(sizes) * (len(FIRST_RATES) + len(config.seeds))
     with tqdm(
-        total=len(cells) * (len(FIRST_RATES) + len(config.seeds)),
+        total=len(config.arms) * each,
         unit=" trainings",
         dynamic_ncols=True,
         disable=None,
     ) as bar:
-        for arm, labels in cells:
-            tried = _tuned(bench, arm, labels, bar)
+        for arm in config.arms:
+            title = transfer_trials.ARMS[arm].title
+            rate, tried = _tuned(bench, arm, bar)
             tuning += tried
-            rate = max(tried, key=_standing).trial.rate
-            some = [
-                _result(bench, Trial(arm, labels, seed, rate), bar)
-                for seed in config.seeds
-            ]
-            results += some
-            mean = sum(result.test or 0.0 for result in some) / len(some)
-            tqdm.write(
-                f"{labels:,} labels, {transfer_trials.ARMS[arm].title}: "
-                f"{100 * mean:.2f} on the test set (learning rate {rate:g})"
-            )
+            tqdm.write(f"{title}: learning rate {rate:g}")
+            for labels in sizes:
+                some = [
+                    _result(bench, Trial(arm, labels, seed, rate), bar)
+                    for seed in config.seeds
+                ]
+                results += some
+                mean = sum(result.test or 0.0 for result in some) / len(some)
+                tqdm.write(
+                    f"{title}, {labels:,} labels: {100 * mean:.2f} on the test set"
+                )
     return tuning, results
 
 
-def _tuned(bench: Bench, arm: str, labels: int, bar: Any) -> list[Result]:
-    """Trainings at several rates, of which the best is none at the edge."""
-    tried: dict[int, Result] = {}
+def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
+    """The best of several rates, of which it is none at the edge; and what was tried.
 
-    def attempt(powers: Iterable[int]) -> int:
-        for power in powers:
-            rate = float(f"{10 ** (power / 2):.2g}")
-            trial = Trial(arm, labels, TUNING_SEED, rate)
-            tried[power] = _result(bench, trial, bar)
-        return max(tried, key=lambda power: _standing(tried[power]))
+    One rate for all numbers of labels, by the mean accuracy over them: with few labels
+    a single training says little of a rate.
+    """
+    sizes = bench.config.labels
+    tried: dict[int, list[Result]] = {}
 
-    best = attempt(FIRST_RATES)
-    while best in (min(tried), max(tried)) and LEAST < best < MOST:
-        bar.total += 1
-        best = attempt([best - 1 if best == min(tried) else best + 1])
-    return [tried[power] for power in sorted(tried)]
+    def attempt(power: int) -> None:
+        rate = float(f"{10 ** (power / 2):.2g}")
+        tried[power] = [
+            _result(bench, Trial(arm, labels, TUNING_SEED + i, rate), bar)
+            for i, labels in enumerate(sizes)
+        ]
+
+    def best() -> int:
+        return max(tried, key=lambda power: standing(tried[power]))
+
+    for power in FIRST_RATES:
+        attempt(power)
+    while (power := best()) in (min(tried), max(tried)) and LEAST < power < MOST:
+        bar.total += len(sizes)
+        attempt(power - 1 if power == min(tried) else power + 1)
+    rate = tried[power][0].trial.rate
+    return rate, [result for power in sorted(tried) for result in tried[power]]
 
 
-def _standing(result: Result) -> tuple[float, float]:
-    """By what rates are ranked: accuracy at the end, and among equals the loss."""
-    last = result.curve[-1]
-    return (last.accuracy, float("-inf") if last.loss is None else -last.loss)
+def standing(results: Sequence[Result]) -> tuple[float, float]:
+    """By what rates are ranked: mean accuracy at the end, and among equals the loss."""
+    ends = [result.curve[-1] for result in results]
+    losses = [float("inf") if end.loss is None else end.loss for end in ends]
+    return sum(end.accuracy for end in ends) / len(ends), -sum(losses)
 
 
 def _result(bench: Bench, trial: Trial, bar: Any) -> Result:
@@ -413,7 +427,7 @@ def _train(bench: Bench, trial: Trial) -> Result:
     began = time.monotonic()
     if trial.arm not in bench.programs:
         bench.programs[trial.arm] = transfer_trials.compile(bench.source, trial.arm)
-    tuning = trial.seed == TUNING_SEED
+    tuning = trial.seed >= TUNING_SEED
     curve, variables = [], None
     for point, variables in transfer_trials.run(  # noqa: B007
         bench.source,
@@ -427,7 +441,6 @@ def _train(bench: Bench, trial: Trial) -> Result:
         1 if tuning else POINTS,
     ):
         curve.append(point)
-    assert variables is not None
     test = None
     if not tuning:
         diverged = curve[-1].loss is None
