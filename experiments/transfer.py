@@ -54,14 +54,14 @@ class Config:
     """A finished run of experiments.svhn, for instance checkpoints/svhn/RUN.
     Without this option and --pretrained: one is trained on synthetic_svhn."""
     pretrained: str | None = None
-    """Source weights from a file (.pth, .safetensors) instead, for --arch; or
-    "imagenet"."""
+    """Source weights from a file (.pth, .safetensors) instead, for --arch and --layout;
+    or "imagenet"."""
     arch: str = "resnet18"
     """Architecture, unless --source says it."""
     layout: Literal["small", "torchvision"] | None = None
     """Layout of the architecture, unless --source says it.
-    Without this option: torchvision for alexnet, vgg and resnet: it is the cheap one.
-    """
+    Without this option: torchvision for a resnet that is trained here, since it is the
+    cheaper one; else that of the architecture, or of "imagenet"."""
     source_epochs: int = 4
     """Epochs of the source that is trained here."""
     labels: tuple[int, ...] = (100, 300, 1000)

@@ -311,10 +311,10 @@ def _rates(found: Findings) -> str:
         [
             "## How the learning rates were chosen",
             f"Each arm has a rate of its own, the same for all numbers of labels: the "
-            f"one with the best mean accuracy on {_validation(found)} validation images "
+            f"best by the mean accuracy on {_validation(found)} validation images "
             f"after trainings with {' / '.join(f'{n:,}' for n in sizes)} labels, each "
-            f"with another seed, of which no other figure here comes. (With few labels a "
-            f"single training says little of a rate; hence one rate for all.) Three "
+            f"with another seed, of which no other figure here comes. (With few labels "
+            f"a single training says little of a rate; hence one rate for all.) Three "
             f"rates to begin with, a factor of about 3 apart, and further ones as long "
             f"as the best is the lowest or the highest. The best is in bold; among "
             f"equals it is that of the smaller loss.",

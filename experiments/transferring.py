@@ -219,7 +219,8 @@ def source_of(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
 
 def _model(config: Config) -> ModelConfig:
     layout = config.layout
-    if layout is None and "torchvision" in registry.spec(config.arch).layouts:
+    given = config.pretrained is not None  # in the layout that fits it
+    if layout is None and not given and registry.spec(config.arch).family == "resnet":
         layout = "torchvision"
     return ModelConfig(arch=config.arch, layout=layout)
 
@@ -232,6 +233,8 @@ def _trained_here(config: Config) -> Path:
     path = config.out / "svhn" / name
     if not (path / "result.json").exists():
         tqdm.write("The source first:")
+        # Without batch normalisation the usual rate is too high.
+        rate = 0.1 if registry.spec(config.arch).has_batch_norm else 0.02
         run = RunConfig(
             epochs=config.source_epochs,
             batch_size=128,
@@ -249,7 +252,7 @@ def _trained_here(config: Config) -> Path:
                     cache_dir=config.cache_dir,
                 ),
                 model=_model(config),
-                optim=OptimConfig(schedule="onecycle"),
+                optim=OptimConfig(schedule="onecycle", learning_rate=rate),
                 run=run,
             ),
         )

@@ -104,7 +104,7 @@ def test_says_data_source_and_results(study, studies_dir):
     assert "Source:  lenet5, trained on" in printed and "synthetic_svhn" in printed
     result = json.loads((study / "result.json").read_text())
     mean = result["arms"]["head"]["20"]["mean"]["mean"]
-    assert f"20 labels, fine-tuned, head alone: {100 * mean:.2f} on the test" in printed
+    assert f"fine-tuned, head alone, 20 labels: {100 * mean:.2f} on the test" in printed
     assert not set(printed) & set("\r\x1b")  # no bar where there is no terminal
 
 
