@@ -6,6 +6,7 @@ saved. `--help` imports nothing heavy.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import logging
@@ -22,7 +23,7 @@ import tyro
 
 from jaxdl import config as settings
 from jaxdl import runs
-from jaxdl.config import Config
+from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
 T = TypeVar("T")
@@ -69,6 +70,49 @@ def parse_plain(
     return _from_command_line(
         kind, prog=f"python -m {module}", description=description, **options
     )
+
+
+def study_to_resume(
+    experiment: str, config: T, description: str, free: tuple[str, ...]
+) -> tuple[T, dict[str, Any]]:
+    """The stored settings of the study to resume, and all of its config.json.
+
+    Args:
+      experiment: its module, and its folder of studies.
+      config: from the command line: a flat dataclass with out, name and resume.
+      description: for the help.
+      free: fields that may change when a study goes on.
+
+    Raises:
+      InputError: no such study, or a changed setting.
+    """
+    given: Any = config
+    which = Config(run=RunConfig(out=given.out, name=given.name))
+    folder = run_to_resume(experiment, which)
+    described = runs.read_json(folder / "config.json")
+    names = [field.name for field in dataclasses.fields(given)]
+    kept: dict[str, Any] = {}
+    for key, value in described["config"].items():
+        if key not in names:
+            raise InputError(
+                f"{folder} is of another version of jaxdl ({key}); start a new study"
+            )
+        kept[key] = tuple(value) if isinstance(value, list) else value
+    stored = dataclasses.replace(given, **kept, name=folder.name, resume=True)
+    given = parse_plain(f"experiments.{experiment}", type(given), description, stored)
+    changed = [
+        f"--{key.replace('_', '-')} was {_shown(getattr(stored, key))}, not "
+        f"{_shown(getattr(given, key))}"
+        for key in names
+        if key not in (*free, "name", "resume")
+        and getattr(stored, key) != getattr(given, key)
+    ]
+    if changed:
+        raise InputError(
+            f"the study {folder} cannot go on with other settings "
+            f"({'; '.join(changed)}): leave them out, or start a new one"
+        )
+    return stored, described
 
 
 def run_to_resume(experiment: str, config: Config) -> Path:
@@ -217,6 +261,10 @@ def _explained(error: BaseException) -> tuple[str, int] | None:
     if type(error).__name__ == "JaxRuntimeError" and "ut of memory" in said:
         return f"{said} A smaller --batch-size or --arch needs less", 2
     return None
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _fail(message: str, code: int) -> NoReturn:

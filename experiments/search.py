@@ -39,13 +39,10 @@ on with --resume, to the same bits.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from experiments import cli
 from jaxdl import config as settings
-from jaxdl import runs
 from jaxdl.config import ModelConfig, OptimConfig, RunConfig
-from jaxdl.errors import InputError
 from jaxdl.search.samplers import Sampler
 
 BASE = settings.Config(
@@ -119,48 +116,11 @@ def main() -> None:
     config = cli.parse_plain("experiments.search", Config, __doc__)
     name = config.dataset
     if config.resume:
-        config, name = _to_resume(config)
+        config, described = cli.study_to_resume("search", config, __doc__, FREE)
+        name = described["dataset"]["name"]
     from experiments import searching
 
     searching.run(config, name)
-
-
-def _to_resume(config: Config) -> tuple[Config, str]:
-    """The stored configuration, unless one that is given differs; and its data set.
-
-    Raises:
-      InputError: no such study, or a changed setting.
-    """
-    which = RunConfig(out=config.out, name=config.name)
-    folder = cli.run_to_resume("search", dataclasses.replace(BASE, run=which))
-    described = runs.read_json(folder / "config.json")
-    kinds = {field.name: field for field in dataclasses.fields(Config)}
-    kept: dict[str, Any] = {}
-    for key, value in described["config"].items():
-        if key not in kinds:
-            raise InputError(
-                f"{folder} is of another version of jaxdl ({key}); start a new study"
-            )
-        kept[key] = tuple(value) if isinstance(value, list) else value
-    stored = dataclasses.replace(config, **kept, name=folder.name, resume=True)
-    given = cli.parse_plain("experiments.search", Config, __doc__, stored)
-    changed = [
-        f"--{key.replace('_', '-')} was {_shown(getattr(stored, key))}, not "
-        f"{_shown(getattr(given, key))}"
-        for key in kinds
-        if key not in (*FREE, "name", "resume")
-        and getattr(stored, key) != getattr(given, key)
-    ]
-    if changed:
-        raise InputError(
-            f"the study {folder} cannot go on with other settings "
-            f"({'; '.join(changed)}): leave them out, or start a new one"
-        )
-    return stored, described["dataset"]["name"]
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ in the order of the official files, and TensorFlow is never imported.
 Two sets need neither files nor a network: `mnist_embedded`, a class-balanced part of
 MNIST (see MNIST_EMBEDDED.md), and `synthetic_svhn`, a generator. They stand in, with a
 notice, where the real set was not asked for by name and cannot be had.
+
+`mnist_colour` is derived from MNIST, and `mnist_embedded_colour` from the embedded part
+(`jaxdl.data.mnist_colour`).
 """
 
 import dataclasses
@@ -34,6 +37,8 @@ NAMES = (
     "auto",
     "mnist",
     "mnist_embedded",
+    "mnist_colour",
+    "mnist_embedded_colour",
     "svhn_cropped",
     "svhn_cropped_extra",
     "synthetic_svhn",
@@ -41,11 +46,19 @@ NAMES = (
 """What `load` takes. "svhn_cropped_extra" trains on the extra split as well, of 1.3 GB,
 which nothing else downloads."""
 
-_REAL = {"mnist": "mnist", "svhn": "svhn_cropped"}
-_STAND_IN = {"mnist": "mnist_embedded", "svhn_cropped": "synthetic_svhn"}
+_REAL = {"mnist": "mnist", "mnist_colour": "mnist_colour", "svhn": "svhn_cropped"}
+_STAND_IN = {
+    "mnist": "mnist_embedded",
+    "mnist_colour": "mnist_embedded_colour",
+    "svhn_cropped": "synthetic_svhn",
+}
+_GREY = {"mnist_colour": "mnist", "mnist_embedded_colour": "mnist_embedded"}
 _WARNING = {
     "mnist": "THIS IS NOT THE WHOLE OF MNIST, but mnist_embedded, a sixth of it. Its "
     "figures do not compare with MNIST's.",
+    "mnist_colour": "THIS IS NOT THE WHOLE OF mnist_colour, but "
+    "mnist_embedded_colour, a sixth of it. Its figures do not compare with those of "
+    "the whole.",
     "svhn_cropped": "THIS IS NOT SVHN, but synthetic_svhn, drawn by a generator. Its "
     "figures do not compare with SVHN's.",
 }
@@ -84,7 +97,7 @@ def load(
     cache_dir: Path,
     validation: int | None,
     seed: int,
-    default_for: Literal["mnist", "svhn"] = "mnist",
+    default_for: Literal["mnist", "mnist_colour", "svhn"] = "mnist",
 ) -> Dataset:
     """Loads a data set and carves the validation split from its training set.
 
@@ -122,7 +135,7 @@ def load(
     except UnavailableError as error:
         if name != "auto":
             raise UnavailableError(
-                f"{name} cannot be had: {error}; {official.how(name)}"
+                f"{name} cannot be had: {error}; {_how(name)}"
             ) from error
         notices.append(_stand_in_notice(used, error))
         used = _STAND_IN[used]
@@ -181,6 +194,35 @@ def carve(
     return np.flatnonzero(~carved), np.flatnonzero(carved)
 
 
+def balanced(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.intp]:
+    """Draws as many examples of each class.
+
+    Of one seed, a smaller draw is part of a larger one. The stream is that of `carve`.
+
+    Args:
+      labels: int [N].
+      count: how many in all; a multiple of the number of classes.
+      seed: not negative.
+
+    Returns:
+      Indices, in the order of their draw: any first 10 k of 10 classes are balanced.
+
+    Raises:
+      InputError: not a multiple, or more than the rarest class has.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    most = len(classes) * int(sizes.min())
+    if count % len(classes) or not 0 < count <= most:
+        raise InputError(
+            f"{count} examples cannot be drawn evenly from {len(classes)} classes; "
+            f"take a multiple of {len(classes)} up to {most}"
+        )
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
+    by_class = [order[labels[order] == label] for label in classes]
+    each = count // len(classes)
+    return np.stack([some[:each] for some in by_class], 1).ravel()
+
+
 def _split(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> Split:
     images.setflags(write=False)
     labels.setflags(write=False)
@@ -193,6 +235,8 @@ def _examples(
     """Training and test examples of a set; adds to the notices."""
     if name == "mnist_embedded":
         return mnist_embedded()
+    if name in _GREY:
+        return _coloured(name, auto, raw_dir, cache_dir, notices)
     if name == "synthetic_svhn":
         parts = _synthetic_svhn(cache_dir, notices)
     else:
@@ -221,6 +265,31 @@ def _synthetic_svhn(cache_dir: Path, notices: list[str]) -> dict[str, raw.Exampl
     return official.unflat(arrays)
 
 
+def _coloured(
+    name: str, auto: bool, raw_dir: Path | None, cache_dir: Path, notices: list[str]
+) -> tuple[raw.Examples, raw.Examples]:
+    from jaxdl.data import mnist_colour
+
+    # First, since it is what says whether the digits are the official ones.
+    train, test = _examples(_GREY[name], auto, raw_dir, cache_dir, notices)
+    entry = cache_dir / "data" / f"{name}-{mnist_colour.VERSION}"
+    arrays = cache.fetch(entry)
+    if arrays is None:
+        _log.info("colouring %s, once", _GREY[name])
+        parts: dict[str, raw.Examples] = {
+            "train": (mnist_colour.colour(train[0], "train"), train[1]),
+            "test": (mnist_colour.colour(test[0], "test"), test[1]),
+        }
+        arrays = official.keep(entry, official.flat(parts), notices)
+    parts = official.unflat(arrays)
+    return parts["train"], parts["test"]
+
+
+def _how(name: str) -> str:
+    """How to hand over the files that a set is made from."""
+    return official.how(_GREY.get(name, name))
+
+
 def mnist_embedded(stored: bytes | None = None) -> tuple[raw.Examples, raw.Examples]:
     """The embedded part of MNIST: 1,000 training and 200 test images of each digit.
 
@@ -245,8 +314,7 @@ def _stand_in_notice(name: str, error: UnavailableError) -> str:
     lines = (
         _WARNING[name],
         f"Why: {error}.",
-        f"For the real data, connect this machine to the network, or "
-        f"{official.how(name)}.",
+        f"For the real data, connect this machine to the network, or {_how(name)}.",
     )
     return "\n".join(textwrap.fill(line, 88, break_on_hyphens=False) for line in lines)
 

@@ -1,0 +1,452 @@
+"""Runs the study of `experiments.transfer`.
+
+Import it late: it brings JAX.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from experiments import classify, job, stored, transfer_trials, weights
+from experiments.transfer import FREE, Config
+from experiments.transfer_trials import POINTS, Point, Program, Source, Trial
+from jaxdl import config as settings
+from jaxdl import runs, runtime
+from jaxdl.config import DataConfig, ModelConfig, OptimConfig, RunConfig
+from jaxdl.data import sources
+from jaxdl.data.sources import Dataset, Split
+from jaxdl.errors import InputError
+from jaxdl.models import pretrained, registry
+from jaxdl.search import journal
+from jaxdl.training import assemble
+from jaxdl.training.epoch import Evaluate
+
+TUNING_SEED = 1000
+"""Seed of the trainings by which learning rates are chosen, with the first number of
+labels; the next one has the next seed."""
+FIRST_RATES = (-4, -3, -2)
+"""Learning rates to begin with, as powers of the square root of 10."""
+LEAST, MOST = -8, 2
+"""How far the search may go."""
+VALIDATION = 500
+"""Validation images, as many of each class."""
+
+
+class Result(NamedTuple):
+    """What a training has come to."""
+
+    trial: Trial
+    curve: tuple[Point, ...]
+    test: float | None
+    """Accuracy on the test set, in [0, 1]; None where rates were chosen."""
+    seconds: float
+
+
+class Origin(NamedTuple):
+    """Where the source's weights come from, for logs and files."""
+
+    title: str
+    """What it is, in words."""
+    dataset: str
+    """What it was trained on, as far as that is known."""
+
+
+class Bench(NamedTuple):
+    """What all trainings share."""
+
+    config: Config
+    source: Source
+    origin: Origin
+    dataset: Dataset
+    validation: Split
+    path: Path
+    """The journal."""
+    evaluate: Evaluate
+    programs: dict[str, Program]
+    known: dict[Trial, Result]
+
+
+def run(config: Config, dataset_name: str) -> None:
+    """Trains the source if need be, then all arms, and reports.
+
+    Args:
+      config: from the command line; its name is set where it resumes.
+      dataset_name: the target to load.
+
+    Raises:
+      InputError: something in the configuration or on the disk is at fault.
+    """
+    validate(config)
+    runtime.start(config.cache_dir)
+    dataset = sources.load(
+        dataset_name,
+        raw_dir=config.raw_dir,
+        cache_dir=config.cache_dir,
+        validation=None,
+        seed=0,
+        default_for="mnist_colour",
+    )
+    for count in config.labels:  # before the source is trained
+        sources.balanced(dataset.train.labels, count, 0)
+    source, origin = source_of(config, dataset)
+    for arm in config.arms:
+        assemble.validate(transfer_trials.config_of(source, arm))
+    began = time.monotonic()
+    folder = _folder(config, dataset, origin)
+    with runs.claimed(folder):
+        tqdm.write(_header(config, dataset, origin, folder))
+        bench = _bench(config, source, origin, dataset, folder)
+        untouched = _untouched(bench)
+        chosen, results = _all(bench)
+        # Matplotlib is imported only now.
+        from experiments import transfer_report
+
+        page = transfer_report.write(
+            folder,
+            transfer_report.Findings(
+                config=config,
+                recipe=source.config,
+                origin=origin,
+                dataset=dataset,
+                untouched=untouched,
+                tuning=chosen,
+                results=results,
+                trainings=len(bench.known),
+                seconds=time.monotonic() - began,
+            ),
+        )
+        tqdm.write(f"Report: {page}")
+
+
+def validate(config: Config) -> None:
+    """Checks all that can be checked before data is loaded.
+
+    Raises:
+      InputError: an option at fault.
+    """
+    runs.check_name(config.name)
+    if config.source is not None and config.pretrained is not None:
+        raise InputError("--source and --pretrained exclude each other; give one")
+    for name, given in (
+        ("arms", config.arms),
+        ("labels", config.labels),
+        ("seeds", config.seeds),
+    ):
+        if not given or len(set(given)) < len(given):
+            raise InputError(f"--{name} must be one or more, each of them once")
+    if "scratch" not in config.arms or len(config.arms) < 2:
+        raise InputError('--arms must be "scratch" and one or more to compare with it')
+    if len(config.seeds) < 2:
+        raise InputError("--seeds must be two or more: an interval takes that many")
+    for seed in config.seeds:
+        if not 0 <= seed < TUNING_SEED:
+            raise InputError(
+                f"--seeds must be at least 0 and below {TUNING_SEED}, not {seed}: from "
+                f"there on they serve to choose learning rates"
+            )
+    for option, number, least in (
+        ("steps", config.steps, POINTS),
+        ("batch-size", config.batch_size, 1),
+        ("source-epochs", config.source_epochs, 1),
+    ):
+        if number < least:
+            raise InputError(f"--{option} must be at least {least}, not {number}")
+
+
+def source_of(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
+    """The network to transfer: given as a run or a file, or trained here.
+
+    Raises:
+      InputError: it cannot be read, or does not take such images.
+    """
+    facts = assemble.facts(dataset.train, dataset.classes)
+    recipe = settings.Config(
+        data=DataConfig(augment="digits", cache_dir=config.cache_dir),
+        model=_model(config),
+        optim=OptimConfig(schedule="onecycle"),
+        run=RunConfig(batch_size=config.batch_size),
+    )
+    if config.pretrained is not None:
+        model = dataclasses.replace(recipe.model, pretrained=config.pretrained)
+        recipe = dataclasses.replace(recipe, model=model)
+        weights.check(recipe)
+        path, found = weights.obtain(recipe)
+        variables = pretrained.load(
+            path,
+            model.arch,
+            image_shape=facts.image_shape,
+            num_classes=len(facts.classes),
+            key=jax.random.key(0),
+            **registry.options_for(model.arch, model),
+        )
+        origin = Origin(weights.described(found), "unknown to this program")
+        if config.pretrained == "imagenet":
+            origin = origin._replace(dataset="ImageNet")
+        return Source(recipe, facts, variables, config.steps), origin
+    path = Path(config.source) if config.source else _trained_here(config)
+    run = stored.load(path, "best", config.cache_dir)
+    if run.facts.image_shape != facts.image_shape:
+        raise InputError(
+            f"--source={path} was trained on images of "
+            f"{'x'.join(map(str, run.facts.image_shape))}, and {dataset.name} has "
+            f"{'x'.join(map(str, facts.image_shape))}; give another run"
+        )
+    recipe = dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(
+            recipe.data,
+            image_size=run.config.data.image_size,
+            normalise=run.config.data.normalise,
+        ),
+        # Its value only says that there are weights.
+        model=dataclasses.replace(run.config.model, pretrained=str(path)),
+    )
+    # The source's normalisation goes with its weights; all arms use it.
+    facts = facts._replace(mean=run.facts.mean, std=run.facts.std)
+    name = run.dataset["name"]
+    origin = Origin(
+        f"{recipe.model.arch}, trained on {run.dataset['train']:,} images of {name} "
+        f"in {run.config.run.epochs} epochs",
+        name,
+    )
+    return Source(recipe, facts, jax.device_get(run.variables), config.steps), origin
+
+
+def _model(config: Config) -> ModelConfig:
+    layout = config.layout
+    given = config.pretrained is not None  # in the layout that fits it
+    if layout is None and not given and registry.spec(config.arch).family == "resnet":
+        layout = "torchvision"
+    return ModelConfig(arch=config.arch, layout=layout)
+
+
+def _trained_here(config: Config) -> Path:
+    """The run of a source on synthetic_svhn; trained, or trained on, if need be."""
+    name = f"transfer-source-{config.arch}-{config.source_epochs}"
+    if config.layout is not None:
+        name += f"-{config.layout}"
+    path = config.out / "svhn" / name
+    if not (path / "result.json").exists():
+        tqdm.write("The source first:")
+        # Without batch normalisation the usual rate is too high.
+        rate = 0.1 if registry.spec(config.arch).has_batch_norm else 0.02
+        run = RunConfig(
+            epochs=config.source_epochs,
+            batch_size=128,
+            out=config.out,
+            name=name,
+            resume=path.exists(),
+        )
+        classify.run(
+            "svhn",
+            "svhn",
+            settings.Config(
+                data=DataConfig(
+                    dataset="synthetic_svhn",
+                    augment="digits",
+                    cache_dir=config.cache_dir,
+                ),
+                model=_model(config),
+                optim=OptimConfig(schedule="onecycle", learning_rate=rate),
+                run=run,
+            ),
+        )
+    return path
+
+
+def _folder(config: Config, dataset: Dataset, origin: Origin) -> Path:
+    name = config.name or time.strftime("%Y%m%d-%H%M%S")
+    folder = config.out / "transfer" / name
+    if not config.resume:
+        kept = {
+            key: value
+            for key, value in dataclasses.asdict(config).items()
+            if key not in (*FREE, "name", "resume")
+        }
+        runs.create(
+            folder,
+            {
+                "experiment": "transfer",
+                "config": kept,
+                "dataset": job.described(dataset),
+                "source": origin._asdict(),
+                "versions": runs.versions(),
+            },
+        )
+    return folder
+
+
+def _header(config: Config, dataset: Dataset, origin: Origin, folder: Path) -> str:
+    arms = ", ".join(transfer_trials.ARMS[arm].title for arm in config.arms)
+    lines = [
+        *job.data_lines(dataset),
+        f"Source:  {origin.title}",
+        f"Arms:    {arms}",
+        f"Labels:  {', '.join(f'{n:,}' for n in config.labels)}; "
+        f"{len(config.seeds)} seeds, {config.steps} steps of {config.batch_size}",
+        f"Device:  {runs.device_name()}",
+        f"Study:   {folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _bench(
+    config: Config, source: Source, origin: Origin, dataset: Dataset, folder: Path
+) -> Bench:
+    path = folder / "journal.jsonl"
+    known = {}
+    for line in journal.mend(path):
+        if line["kind"] == "training":
+            result = Result(
+                Trial(**line["trial"]),
+                tuple(Point(**point) for point in line["curve"]),
+                line["test"],
+                line["seconds"],
+            )
+            known[result.trial] = result
+    count = min(VALIDATION, len(dataset.validation.labels) // 10 * 10)
+    return Bench(
+        config=config,
+        source=source,
+        origin=origin,
+        dataset=dataset,
+        validation=transfer_trials.labelled(dataset.validation, count, 0),
+        path=path,
+        evaluate=transfer_trials.compile_evaluate(source),
+        programs={},
+        known=known,
+    )
+
+
+def _untouched(bench: Bench) -> float | None:
+    """Test accuracy of the source with its own head, where the classes are the same."""
+    if "svhn" not in bench.origin.dataset:
+        return None
+    for line in journal.mend(bench.path):
+        if line["kind"] == "untouched":
+            return float(line["test"])
+    scores = transfer_trials.untouched(bench.source, bench.evaluate, bench.dataset.test)
+    journal.append(bench.path, [{"kind": "untouched", "test": scores.accuracy}])
+    return scores.accuracy
+
+
+def _all(bench: Bench) -> tuple[list[Result], list[Result]]:
+    """Runs what is missing, under a progress bar.
+
+    Returns:
+      The trainings by which rates were chosen, and those that are reported.
+    """
+    config = bench.config
+    sizes = config.labels
+    tuning: list[Result] = []
+    results: list[Result] = []
+    each = len(sizes) * (len(FIRST_RATES) + len(config.seeds))
+    with tqdm(
+        total=len(config.arms) * each,
+        unit=" trainings",
+        dynamic_ncols=True,
+        disable=None,
+    ) as bar:
+        for arm in config.arms:
+            title = transfer_trials.ARMS[arm].title
+            rate, tried = _tuned(bench, arm, bar)
+            tuning += tried
+            tqdm.write(f"{title}: learning rate {rate:g}")
+            for labels in sizes:
+                some = [
+                    _result(bench, Trial(arm, labels, seed, rate), bar)
+                    for seed in config.seeds
+                ]
+                results += some
+                mean = sum(result.test or 0.0 for result in some) / len(some)
+                tqdm.write(
+                    f"{title}, {labels:,} labels: {100 * mean:.2f} on the test set"
+                )
+    return tuning, results
+
+
+def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
+    """The best of several rates, of which it is none at the edge; and what was tried.
+
+    One rate for all numbers of labels, by the mean accuracy over them: with few labels
+    a single training says little of a rate.
+    """
+    sizes = bench.config.labels
+    tried: dict[int, list[Result]] = {}
+
+    def attempt(power: int) -> None:
+        rate = float(f"{10 ** (power / 2):.2g}")
+        tried[power] = [
+            _result(bench, Trial(arm, labels, TUNING_SEED + i, rate), bar)
+            for i, labels in enumerate(sizes)
+        ]
+
+    def best() -> int:
+        return max(tried, key=lambda power: standing(tried[power]))
+
+    for power in FIRST_RATES:
+        attempt(power)
+    while (power := best()) in (min(tried), max(tried)) and LEAST < power < MOST:
+        bar.total += len(sizes)
+        attempt(power - 1 if power == min(tried) else power + 1)
+    rate = tried[power][0].trial.rate
+    return rate, [result for power in sorted(tried) for result in tried[power]]
+
+
+def standing(results: Sequence[Result]) -> tuple[float, float]:
+    """By what rates are ranked: mean accuracy at the end, and among equals the loss."""
+    ends = [result.curve[-1] for result in results]
+    losses = [float("inf") if end.loss is None else end.loss for end in ends]
+    return sum(end.accuracy for end in ends) / len(ends), -sum(losses)
+
+
+def _result(bench: Bench, trial: Trial, bar: Any) -> Result:
+    """Of one training, from the journal or by doing it."""
+    if trial not in bench.known:
+        bar.set_postfix_str(f"{trial.arm}, {trial.labels} labels")
+        result = _train(bench, trial)
+        journal.append(
+            bench.path,
+            [
+                {
+                    "kind": "training",
+                    **result._asdict(),
+                    "trial": trial._asdict(),
+                    "curve": [point._asdict() for point in result.curve],
+                }
+            ],
+        )
+        bench.known[trial] = result
+    bar.update()
+    return bench.known[trial]
+
+
+def _train(bench: Bench, trial: Trial) -> Result:
+    began = time.monotonic()
+    if trial.arm not in bench.programs:
+        bench.programs[trial.arm] = transfer_trials.compile(bench.source, trial.arm)
+    tuning = trial.seed >= TUNING_SEED
+    curve, variables = [], None
+    for point, variables in transfer_trials.run(  # noqa: B007
+        bench.source,
+        trial,
+        bench.programs[trial.arm],
+        bench.evaluate,
+        transfer_trials.labelled(
+            bench.dataset.train, max(bench.config.labels), trial.seed
+        ),
+        bench.validation,
+        1 if tuning else POINTS,
+    ):
+        curve.append(point)
+    test = None
+    if not tuning:
+        diverged = curve[-1].loss is None
+        scores = bench.evaluate(variables, bench.dataset.test)
+        test = 0.0 if diverged else scores.accuracy
+    return Result(trial, tuple(curve), test, round(time.monotonic() - began, 3))
