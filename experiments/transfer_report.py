@@ -120,7 +120,7 @@ def _figures(found: Findings) -> dict[str, Figure]:
             found.labels,
             {ARMS[arm].title: found.accuracies(arm) for arm in arms},
             found.untouched,
-            f"{registry.spec(found.recipe.model.arch).title}: {_from(found)} to {dataset.name}, "
+            f"{_title(found)}: {_from(found)} to {dataset.name}, "
             f"{len(found.config.seeds)} seeds",
         ),
         "curves": plots_transfer.curves(
@@ -131,6 +131,10 @@ def _figures(found: Findings) -> dict[str, Figure]:
         ),
         "examples": plots_transfer.examples(sets),
     }
+
+
+def _title(found: Findings) -> str:
+    return registry.spec(found.recipe.model.arch).title
 
 
 def _from(found: Findings) -> str:
@@ -283,7 +287,8 @@ def _curves(found: Findings) -> str:
             "![Validation accuracy along training](figures/curves.png)",
             f"Lines are means over the seeds, bands their range. Are "
             f"{found.config.steps} steps enough, to be fair to the network from "
-            f"scratch? With twice as many, at the same rate, its validation accuracy is {twice} "
+            f"scratch? With twice as many, at the same rate, its validation accuracy is "
+            f"{twice} "
             f"with {' / '.join(f'{n:,}' for n in found.config.labels)} labels, instead "
             f"of {once}: single trainings, with the seeds of the choice below.",
         ]

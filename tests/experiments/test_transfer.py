@@ -195,6 +195,7 @@ def test_a_killed_study_goes_on_to_the_same_bits(study, studies_dir, invoke):
     assert done.code == 2 and "--steps was 10, not 11" in done.err
 
 
+@pytest.mark.long
 def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
     options = (
         *(*TINY, "--arch=lenet5", "--source-epochs=1", "--arms", "scratch", "head"),
