@@ -287,8 +287,8 @@ def _curves(found: Findings) -> str:
             "![Validation accuracy along training](figures/curves.png)",
             f"Lines are means over the seeds, bands their range. Are "
             f"{found.config.steps} steps enough, to be fair to the network from "
-            f"scratch? With twice as many, at the same rate, its validation accuracy is "
-            f"{twice} "
+            f"scratch? With twice as many, at the same rate, its validation accuracy "
+            f"is {twice} "
             f"with {' / '.join(f'{n:,}' for n in found.config.labels)} labels, instead "
             f"of {once}: single trainings, with the seeds of the choice below.",
         ]

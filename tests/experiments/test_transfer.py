@@ -67,13 +67,13 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(digits):
-    """LeNet-5 with weights of another seed, standing for those of a source."""
-    model = registry.build("lenet5", num_classes=10)
+    """A small FNN with weights of another seed, standing for those of a source."""
+    model = registry.build("fnn", num_classes=10, hidden=(16, 12))
     given = model.init(jax.random.key(99), jnp.zeros((1, 32, 32, 3)))
     return Source(
         config=settings.Config(
             data=settings.DataConfig(augment="digits"),
-            model=settings.ModelConfig(arch="lenet5", pretrained="given"),
+            model=settings.ModelConfig(arch="fnn", hidden=(16, 12), pretrained="given"),
             optim=settings.OptimConfig(schedule="onecycle"),
             run=settings.RunConfig(batch_size=10),
         ),
@@ -285,22 +285,22 @@ def test_arms_share_the_head_and_keep_what_they_do_not_train(source, digits):
         arm: transfer_trials.compile(source, arm).start(7).variables["params"]
         for arm in ("scratch", "all", "head")
     }
-    head = registry.blocks("lenet5")[0][0]
+    head = registry.blocks("fnn")[0][0]
     for arm in ("all", "head"):
         jax.tree.map(
             np.testing.assert_array_equal, starts[arm][head], starts["scratch"][head]
         )
         np.testing.assert_array_equal(
-            starts[arm]["conv1"]["kernel"],
-            source.variables["params"]["conv1"]["kernel"],
+            starts[arm]["hidden_0"]["kernel"],
+            source.variables["params"]["hidden_0"]["kernel"],
         )
     assert not np.array_equal(
-        starts["scratch"]["conv1"]["kernel"], starts["all"]["conv1"]["kernel"]
+        starts["scratch"]["hidden_0"]["kernel"], starts["all"]["hidden_0"]["kernel"]
     )
     given = source.variables["params"]
     for arm, layers in (
-        ("head", {"fc3"}),
-        ("last-block", {"fc3", "conv2", "fc1", "fc2"}),
+        ("head", {"head"}),
+        ("last-block", {"head", "hidden_1"}),
     ):
         _, after = trained(source, digits, Trial(arm, 20, 7, 0.05, 8))
         for layer in given:
