@@ -25,6 +25,7 @@ from jaxdl.models import pretrained, registry
 from jaxdl.search import journal
 from jaxdl.training import assemble
 from jaxdl.training.epoch import Evaluate
+from jaxdl.training.state import Variables
 
 TUNING_SEED = 1000
 """Seed of the trainings by which learning rates are chosen, with the first number of
@@ -443,7 +444,8 @@ def _train(bench: Bench, trial: Trial) -> Result:
     if trial.arm not in bench.programs:
         bench.programs[trial.arm] = transfer_trials.compile(bench.source, trial.arm)
     tuning = trial.seed >= TUNING_SEED
-    curve, variables = [], None
+    curve: list[Point] = []
+    variables: Variables = {}
     for point, variables in transfer_trials.run(  # noqa: B007
         bench.source,
         trial,
