@@ -58,6 +58,7 @@ class Trial(NamedTuple):
     seed: int
     rate: float
     """Peak learning rate."""
+    steps: int
 
 
 class Point(NamedTuple):
@@ -80,8 +81,6 @@ class Source(NamedTuple):
     facts: DataFacts
     variables: Variables
     """Host arrays."""
-    steps: int
-    """Steps of each training."""
 
 
 class Program(NamedTuple):
@@ -192,7 +191,7 @@ def run(
     Yields:
       Each point of the curve and the variables then, which the next step takes over.
     """
-    steps, batch = source.steps, source.config.run.batch_size
+    steps, batch = trial.steps, source.config.run.batch_size
     state = program.start(trial.seed)
     epochs = -(-steps * batch // trial.labels)
     shuffled = jax.vmap(lambda e: batches.epoch_order(state.key, e, trial.labels))

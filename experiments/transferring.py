@@ -25,6 +25,7 @@ from jaxdl.models import pretrained, registry
 from jaxdl.search import journal
 from jaxdl.training import assemble
 from jaxdl.training.epoch import Evaluate
+from jaxdl.training.state import Variables
 
 TUNING_SEED = 1000
 """Seed of the trainings by which learning rates are chosen, with the first number of
@@ -102,7 +103,7 @@ def run(config: Config, dataset_name: str) -> None:
         tqdm.write(_header(config, dataset, origin, folder))
         bench = _bench(config, source, origin, dataset, folder)
         untouched = _untouched(bench)
-        chosen, results = _all(bench)
+        chosen, longer, results = _all(bench)
         # Matplotlib is imported only now.
         from experiments import transfer_report
 
@@ -115,6 +116,7 @@ def run(config: Config, dataset_name: str) -> None:
                 dataset=dataset,
                 untouched=untouched,
                 tuning=chosen,
+                longer=longer,
                 results=results,
                 trainings=len(bench.known),
                 seconds=time.monotonic() - began,
@@ -187,7 +189,7 @@ def source_of(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
         origin = Origin(weights.described(found), "unknown to this program")
         if config.pretrained == "imagenet":
             origin = origin._replace(dataset="ImageNet")
-        return Source(recipe, facts, variables, config.steps), origin
+        return Source(recipe, facts, variables), origin
     path = Path(config.source) if config.source else _trained_here(config)
     run = stored.load(path, "best", config.cache_dir)
     if run.facts.image_shape != facts.image_shape:
@@ -214,7 +216,7 @@ def source_of(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
         f"in {run.config.run.epochs} epochs",
         name,
     )
-    return Source(recipe, facts, jax.device_get(run.variables), config.steps), origin
+    return Source(recipe, facts, jax.device_get(run.variables)), origin
 
 
 def _model(config: Config) -> ModelConfig:
@@ -302,12 +304,9 @@ def _bench(
     known = {}
     for line in journal.mend(path):
         if line["kind"] == "training":
-            result = Result(
-                Trial(**line["trial"]),
-                tuple(Point(**point) for point in line["curve"]),
-                line["test"],
-                line["seconds"],
-            )
+            curve = tuple(Point(**point) for point in line["curve"])
+            trial = Trial(**line["trial"])
+            result = Result(trial, curve, line["test"], line["seconds"])
             known[result.trial] = result
     count = min(VALIDATION, len(dataset.validation.labels) // 10 * 10)
     return Bench(
@@ -335,19 +334,22 @@ def _untouched(bench: Bench) -> float | None:
     return scores.accuracy
 
 
-def _all(bench: Bench) -> tuple[list[Result], list[Result]]:
+def _all(bench: Bench) -> tuple[list[Result], list[Result], list[Result]]:
     """Runs what is missing, under a progress bar.
 
     Returns:
-      The trainings by which rates were chosen, and those that are reported.
+      The trainings by which rates were chosen; those from scratch at the chosen rate
+      with twice the steps, by which one sees whether more would help; and those that
+      are reported.
     """
     config = bench.config
     sizes = config.labels
     tuning: list[Result] = []
+    longer: list[Result] = []
     results: list[Result] = []
     each = len(sizes) * (len(FIRST_RATES) + len(config.seeds))
     with tqdm(
-        total=len(config.arms) * each,
+        total=len(config.arms) * each + len(sizes),
         unit=" trainings",
         dynamic_ncols=True,
         disable=None,
@@ -357,9 +359,12 @@ def _all(bench: Bench) -> tuple[list[Result], list[Result]]:
             rate, tried = _tuned(bench, arm, bar)
             tuning += tried
             tqdm.write(f"{title}: learning rate {rate:g}")
+            if arm == "scratch":
+                twice = _for_choice(bench, arm, rate, 2 * config.steps)
+                longer = [_result(bench, trial, bar) for trial in twice]
             for labels in sizes:
                 some = [
-                    _result(bench, Trial(arm, labels, seed, rate), bar)
+                    _result(bench, Trial(arm, labels, seed, rate, config.steps), bar)
                     for seed in config.seeds
                 ]
                 results += some
@@ -367,7 +372,7 @@ def _all(bench: Bench) -> tuple[list[Result], list[Result]]:
                 tqdm.write(
                     f"{title}, {labels:,} labels: {100 * mean:.2f} on the test set"
                 )
-    return tuning, results
+    return tuning, longer, results
 
 
 def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
@@ -382,8 +387,8 @@ def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
     def attempt(power: int) -> None:
         rate = float(f"{10 ** (power / 2):.2g}")
         tried[power] = [
-            _result(bench, Trial(arm, labels, TUNING_SEED + i, rate), bar)
-            for i, labels in enumerate(sizes)
+            _result(bench, trial, bar)
+            for trial in _for_choice(bench, arm, rate, bench.config.steps)
         ]
 
     def best() -> int:
@@ -396,6 +401,14 @@ def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
         attempt(power - 1 if power == min(tried) else power + 1)
     rate = tried[power][0].trial.rate
     return rate, [result for power in sorted(tried) for result in tried[power]]
+
+
+def _for_choice(bench: Bench, arm: str, rate: float, steps: int) -> list[Trial]:
+    """The trainings by which a rate is judged, one for each number of labels."""
+    return [
+        Trial(arm, labels, TUNING_SEED + i, rate, steps)
+        for i, labels in enumerate(bench.config.labels)
+    ]
 
 
 def standing(results: Sequence[Result]) -> tuple[float, float]:
@@ -431,7 +444,8 @@ def _train(bench: Bench, trial: Trial) -> Result:
     if trial.arm not in bench.programs:
         bench.programs[trial.arm] = transfer_trials.compile(bench.source, trial.arm)
     tuning = trial.seed >= TUNING_SEED
-    curve, variables = [], None
+    curve: list[Point] = []
+    variables: Variables = {}
     for point, variables in transfer_trials.run(  # noqa: B007
         bench.source,
         trial,

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
 
 from jaxdl.plots import BLUE, GREY, ORANGE, plain
 from jaxdl.search import ablation
@@ -12,7 +18,7 @@ from jaxdl.search import ablation
 COLOURS = (GREY, BLUE, ORANGE, "#009E73", "#CC79A7")
 """Of the arms; the last two are of the same palette as `jaxdl.plots`."""
 _MARKS = "osD^v"
-_TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_TICKS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 def errors(
@@ -67,7 +73,11 @@ def errors(
     ax.set_ylim(0.9 * max(min(lows), 1e-4), 1.1 * max(highs))
     ax.yaxis.set_major_locator(FixedLocator(_TICKS))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(
+            lambda share, _: f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
+        )
+    )
     ax.set_xticks(labels, [f"{count:,}" for count in labels])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("labelled images to train on")

@@ -67,19 +67,18 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(digits):
-    """LeNet-5 with weights of another seed, standing for those of a source."""
-    model = registry.build("lenet5", num_classes=10)
+    """A small FNN with weights of another seed, standing for those of a source."""
+    model = registry.build("fnn", num_classes=10, hidden=(16, 12))
     given = model.init(jax.random.key(99), jnp.zeros((1, 32, 32, 3)))
     return Source(
         config=settings.Config(
             data=settings.DataConfig(augment="digits"),
-            model=settings.ModelConfig(arch="lenet5", pretrained="given"),
+            model=settings.ModelConfig(arch="fnn", hidden=(16, 12), pretrained="given"),
             optim=settings.OptimConfig(schedule="onecycle"),
             run=settings.RunConfig(batch_size=10),
         ),
         facts=assemble.facts(digits.train, digits.classes),
         variables=jax.tree.map(np.asarray, given),
-        steps=8,
     )
 
 
@@ -124,7 +123,12 @@ def test_the_design_is_paired_and_complete(study):
     assert sorted(cells) == sorted(itertools.product(arms, (20, 40), (0, 1)))
     assert all([p["step"] for p in e["curve"]] == [2, 4, 6, 8, 10] for e in reported)
     # The rate is the best of those that were tried, on other seeds.
-    tuning = [e for e in entries if e["test"] is None]
+    unread = [e for e in entries if e["test"] is None]
+    longer = [e for e in unread if e["trial"]["steps"] == 20]
+    assert [e["trial"]["arm"] for e in longer] == ["scratch"] * 2
+    assert {e["trial"]["rate"] for e in longer} == rates["scratch", 20]
+    tuning = [e for e in unread if e["trial"]["steps"] == 10]
+    assert len(tuning) + len(longer) == len(unread)
     for arm in arms:
         (rate,) = rates[arm, 20]
         assert rates[arm, 40] == {rate}
@@ -191,6 +195,7 @@ def test_a_killed_study_goes_on_to_the_same_bits(study, studies_dir, invoke):
     assert done.code == 2 and "--steps was 10, not 11" in done.err
 
 
+@pytest.mark.long
 def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
     options = (
         *(*TINY, "--arch=lenet5", "--source-epochs=1", "--arms", "scratch", "head"),
@@ -243,7 +248,7 @@ def test_bad_options_end_in_a_line(options, said, invoke, tmp_path):
 
 def test_an_arm_trains_as_the_projects_own_loop_does(source, digits):
     """Against `epoch.compile_resident`, an epoch of 4 steps at a time."""
-    trial = Trial("scratch", 40, 3, 0.05)
+    trial = Trial("scratch", 40, 3, 0.05, 8)
     _, found = trained(source, digits, trial)
     config = transfer_trials.config_of(source, "scratch")
     config = dataclasses.replace(
@@ -267,7 +272,7 @@ def test_an_arm_trains_as_the_projects_own_loop_does(source, digits):
 
 
 def test_a_curve_does_not_change_the_training(source, digits):
-    trial = Trial("all", 20, 5, 0.02)
+    trial = Trial("all", 20, 5, 0.02, 8)
     (end,), once = trained(source, digits, trial)
     curve, often = trained(source, digits, trial, points=4)
     assert [point.step for point in curve] == [2, 4, 6, 8] and end.step == 8
@@ -280,24 +285,24 @@ def test_arms_share_the_head_and_keep_what_they_do_not_train(source, digits):
         arm: transfer_trials.compile(source, arm).start(7).variables["params"]
         for arm in ("scratch", "all", "head")
     }
-    head = registry.blocks("lenet5")[0][0]
+    head = registry.blocks("fnn")[0][0]
     for arm in ("all", "head"):
         jax.tree.map(
             np.testing.assert_array_equal, starts[arm][head], starts["scratch"][head]
         )
         np.testing.assert_array_equal(
-            starts[arm]["conv1"]["kernel"],
-            source.variables["params"]["conv1"]["kernel"],
+            starts[arm]["hidden_0"]["kernel"],
+            source.variables["params"]["hidden_0"]["kernel"],
         )
     assert not np.array_equal(
-        starts["scratch"]["conv1"]["kernel"], starts["all"]["conv1"]["kernel"]
+        starts["scratch"]["hidden_0"]["kernel"], starts["all"]["hidden_0"]["kernel"]
     )
     given = source.variables["params"]
     for arm, layers in (
-        ("head", {"fc3"}),
-        ("last-block", {"fc3", "conv2", "fc1", "fc2"}),
+        ("head", {"head"}),
+        ("last-block", {"head", "hidden_1"}),
     ):
-        _, after = trained(source, digits, Trial(arm, 20, 7, 0.05))
+        _, after = trained(source, digits, Trial(arm, 20, 7, 0.05, 8))
         for layer in given:
             same = np.array_equal(
                 given[layer]["kernel"], after["params"][layer]["kernel"]
@@ -306,7 +311,7 @@ def test_arms_share_the_head_and_keep_what_they_do_not_train(source, digits):
 
 
 def test_a_diverged_training_counts_as_nothing(source, digits):
-    (point,), _ = trained(source, digits, Trial("scratch", 20, 0, 1e9))
+    (point,), _ = trained(source, digits, Trial("scratch", 20, 0, 1e9, 8))
     assert point == Point(8, None, None, 0.0)
 
 
