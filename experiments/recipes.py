@@ -81,7 +81,6 @@ RECIPES: Mapping[str, Config] = MappingProxyType(
     {
         # All that went on to the last rung of the search had no augmentation.
         "lenet5": _recipe(0.08, 30, augment="none", weight_decay=2e-4),
-        "lenet5_1998": _recipe(0.01, 30, augment="none", weight_decay=2e-4),
         "alexnet": _recipe(0.03, 20),
         # Without batch norm VGG starts on a plateau and leaves it at small rates only.
         **{f"vgg{n}": _recipe(0.02, 15, clip_norm=1.0) for n in (11, 13, 16, 19)},

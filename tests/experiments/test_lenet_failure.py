@@ -63,7 +63,8 @@ def test_verdicts():
         return Tried(Setting("a"), accuracies, 0).verdict
 
     assert verdict(0.30, 0.38) == "about 34.67"
-    assert verdict(0.19, 0.20) == "below" and verdict(0.8, 0.9) == "above"
+    assert verdict(0.2, 0.8) == "undecided"
+    assert verdict(0.19, 0.20) == "below" and verdict(0.80, 0.81) == "above"
 
 
 def test_a_study_leaves_a_report_and_goes_on_from_its_journal(
