@@ -71,8 +71,8 @@ def _title(rows: Sequence[Row]) -> str:
 
 def _answer(table: Sequence[Row]) -> str:
     question = (
-        "**Question.** Which of the assignment's architectures classifies best, at "
-        "what cost, and do the figures reported there hold?"
+        "**Question.** Which of the assignment's architectures classifies best, and at "
+        "what cost?"
     )
     if not table:
         return f"{question}\n\n**Answer.** No entry is finished yet."
@@ -80,7 +80,7 @@ def _answer(table: Sequence[Row]) -> str:
     for data in dict.fromkeys(row.data for row in table):
         some = [row for row in table if row.data == data]
         order = "; ".join(
-            f"{_name(row)} {_percent(row.test.mean)} [{_percent(row.test.low)}, "
+            f"{_name(row)} {_percent(row.test.mean)} % [{_percent(row.test.low)}, "
             f"{_percent(row.test.high)}]"
             for row in some
         )
@@ -227,7 +227,8 @@ def _how(folder: Path, rows: Sequence[Row]) -> str | None:
     commands = "\n".join(_command(folder, row) for row in rows)
     return (
         "## How\n\nSGD on the cross-entropy, all layers from random weights unless the "
-        "table says otherwise; the recipes, chosen on validation data:\n\n"
+        "table says otherwise. The recipes, of which `experiments/recipes.py` says how "
+        "they were chosen:\n\n"
         f"{handout.table(header, cells)}\n\n"
         f"Each row is what this command trains, or goes on with:\n\n```\n{commands}\n"
         f"```\n\nData: {sizes}. Machine: {machines}. Versions: {versions}."

@@ -21,8 +21,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def comparison(made, invoke):
+def comparison(made, invoke, monkeypatch):
     """Folder of a comparison of two seeds, made once."""
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # of its processes
     folder = made / "compare" / "svhn"
     if not folder.exists():
         done = invoke("compare", *TINY, "--seeds", 0, 1, EPOCHS, f"--out={made}")

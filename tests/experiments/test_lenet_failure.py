@@ -9,6 +9,7 @@ from experiments.lenet_report import Tried
 from experiments.lenet_settings import Setting
 from jaxdl.data.sources import Split
 from jaxdl.search import journal
+from jaxdl.training import assemble, parallel
 from jaxdl.training.assemble import DataFacts
 
 FACTS = DataFacts((32, 32, 3), tuple("0123456789"), (0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
@@ -41,8 +42,8 @@ def test_pixels_come_to_the_network_as_said(pixels, white):
 
 def test_only_the_head_moves_where_only_the_head_is_trained():
     config = lenet_study.config_of(Setting("a"), 0, 1)
-    start = lenet_study.train(config, FACTS, split(), steps=1).variables
-    start = jax.device_get(start)
+    parts = assemble.assemble(config, FACTS, 1, 1, parallel.choose("jit", 1, 128, 1))
+    start = jax.device_get(assemble.initial_state(config, parts, FACTS).variables)
     found = lenet_study.train(config, FACTS, split(), start=start, only="fc3")
     after = jax.device_get(found.variables)
     assert not found.diverged
@@ -52,7 +53,7 @@ def test_only_the_head_moves_where_only_the_head_is_trained():
 
 
 def test_a_rate_beyond_all_measure_is_called_diverged():
-    setting = Setting("a", lenet_settings._sgd(1e6))
+    setting = Setting("a", lenet_settings._sgd(1e12))
     config = lenet_study.config_of(setting, 0, 1)
     assert lenet_study.train(config, FACTS, split()).diverged
 
@@ -62,7 +63,8 @@ def test_verdicts():
         return Tried(Setting("a"), accuracies, 0).verdict
 
     assert verdict(0.30, 0.38) == "about 34.67"
-    assert verdict(0.19, 0.20) == "below" and verdict(0.8, 0.9) == "above"
+    assert verdict(0.2, 0.8) == "undecided"
+    assert verdict(0.19, 0.20) == "below" and verdict(0.80, 0.81) == "above"
 
 
 def test_a_study_leaves_a_report_and_goes_on_from_its_journal(
