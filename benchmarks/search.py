@@ -6,8 +6,8 @@ rate, dropout and label smoothing. torch has its images in memory. "jaxdl spread
 has a trial on each core, "jaxdl vmap" eight mapped over on each; `experiments.search`
 takes the one or the other by the network's size. "products alone" computes the matrix
 products of the trials and nothing else, a trial on each core, by torch's library: how
-many times faster than torch a search could be at best, in float32. Compilation, once for
-each shape, is not counted; the JSON has it.
+many times faster than torch a search could be at best, in float32. Compilation, once
+for each shape, is not counted; the JSON has it.
 
 Examples:
     python -m benchmarks.search

@@ -71,8 +71,7 @@ def validate(config: Config) -> None:
             raise InputError(f"--{name} must be at least 1, not {value}")
     if config.steps < 2:
         raise InputError("--steps must be at least 2: the spectrum has two ends")
-    if not 0 <= config.seed < 2**32:
-        raise InputError(f"--seed must be 0 to 2**32 - 1, not {config.seed}")
+    runs.check_seed("--seed", config.seed)
     runs.check_name(config.name)
 
 

@@ -103,13 +103,14 @@ projected on as many principal components as the narrowest layer has units, {WID
 
 Under CE, and any convex and differentiable loss of the outputs, every local minimum
 is a global one too if no hidden layer is narrower than both the input and the output
-(Laurent and von Brecht 2018). With two classes {WIDTH} units are enough. On classes that
-a linear network separates CE has no minimum, only an infimum of zero; so it is trained
-here on features that do not separate them. The hidden layers then change nothing that
-the network can compute: the global minimum is that of a single layer, a convex problem
-(scikit-learn's Newton method). Only the difference of the two logits counts, and that
-has as many degrees of freedom as there are features, and one; all other directions are
-flat. This is evidence from a handful of starts on one table; the theorem is the proof.
+(Laurent and von Brecht 2018). With two classes {WIDTH} units are enough. On classes
+that a linear network separates CE has no minimum, only an infimum of zero; so it is
+trained here on features that do not separate them. The hidden layers then change
+nothing that the network can compute: the global minimum is that of a single layer, a
+convex problem (scikit-learn's Newton method). Only the difference of the two logits
+counts, and that has as many degrees of freedom as there are features, and one; all
+other directions are flat. This is evidence from a handful of starts on one table; the
+theorem is the proof.
 
 {_descents_table(found.descents)}
 

@@ -8,7 +8,8 @@ import numpy as np
 from experiments import handout
 from jaxdl.search import ablation as design
 from jaxdl.search.ablation import Effect
-from jaxdl.search.studies import Result, Study
+from jaxdl.search.results import Result
+from jaxdl.search.study import Study
 
 CELLS = (
     (0, 0, "neither"),

@@ -14,9 +14,10 @@ from experiments.search_ablation import Ablation
 from jaxdl import config as settings
 from jaxdl import plots_search, runs
 from jaxdl.data.sources import Dataset
-from jaxdl.search import space, studies
+from jaxdl.search import space
 from jaxdl.search.importance import Forest, importances
-from jaxdl.search.studies import Ranked, Result, Score, Study
+from jaxdl.search.results import Ranked, Result, Score, rank
+from jaxdl.search.study import Study, trial_config
 
 LISTED = 10
 """Configurations in the table."""
@@ -69,7 +70,7 @@ def shown(chosen: space.Settings) -> str:
 
 def command(study: Study, result: Result) -> str:
     """The command that trains a trial by itself."""
-    config = studies.configs(study, result.trial)[result.rung]
+    config = trial_config(study, result.trial, result.rung)
     words = ["python -m experiments.mnist"]
     for section in ("data", "model", "optim", "run"):
         given, usual = getattr(config, section), getattr(mnist.DEFAULT, section)
@@ -84,7 +85,7 @@ def command(study: Study, result: Result) -> str:
 def _first_rung(
     found: Findings,
 ) -> tuple[space.Space, list[space.Settings], list[float]]:
-    ranked = studies.rank(found.results[0])
+    ranked = rank(found.results[0])
     ranked.sort(key=lambda one: one.configuration)
     return found.study.space, [r.settings for r in ranked], [r.accuracy for r in ranked]
 
@@ -93,7 +94,7 @@ def _figures(found: Findings, forest: Forest | None) -> dict[str, Figure]:
     of, chosen, scores = _first_rung(found)
     epochs = len(found.results[0][0].curve)
     where = f"{found.dataset.name}, {len(scores)} configurations"
-    ranked = [one.configuration for one in studies.rank(found.results[0])]
+    ranked = [one.configuration for one in rank(found.results[0])]
     figures = {
         "parallel": plots_search.parallel_coordinates(
             of,
@@ -159,7 +160,7 @@ def _answer(found: Findings) -> str:
 
 
 def _ranking(found: Findings) -> str:
-    last = studies.rank(found.results[-1])[:LISTED]
+    last = rank(found.results[-1])[:LISTED]
     names = list(found.study.space)
     rows = [
         [
@@ -227,7 +228,7 @@ def _rungs(found: Findings) -> str:
     ]
     rows = []
     for rung, some in enumerate(found.results):
-        ranked = studies.rank(some)
+        ranked = rank(some)
         rows.append(
             [
                 rung + 1,
@@ -244,8 +245,8 @@ def _rungs(found: Findings) -> str:
     for rung, (before, after) in enumerate(
         zip(found.results, found.results[1:], strict=False), 1
     ):
-        later = {one.configuration: one.accuracy for one in studies.rank(after)}
-        earlier = {one.configuration: one.accuracy for one in studies.rank(before)}
+        later = {one.configuration: one.accuracy for one in rank(after)}
+        earlier = {one.configuration: one.accuracy for one in rank(before)}
         if len(later) >= 5:
             pairs = [(earlier[c], score) for c, score in later.items()]
             rho = spearmanr(*zip(*pairs, strict=True)).statistic
@@ -273,7 +274,7 @@ def _method(found: Findings) -> str:
         else "Each configuration trains once; ranks are by the accuracy on the "
         "validation set after the last epoch, and among equals by its loss"
     )
-    base = studies.configs(study, found.best.results[0].trial)[0]
+    base = trial_config(study, found.best.results[0].trial, 0)
     left = ", ".join(
         f"{name} {space.written(getattr(getattr(base, section), name))}"
         for name, (section, _) in space.FIELDS.items()
@@ -310,7 +311,7 @@ def _record(
     found: Findings, forest: Forest | None, effect: Ablation | None
 ) -> dict[str, Any]:
     best = found.best.results[0]
-    config = studies.configs(found.study, best.trial)[best.rung]
+    config = trial_config(found.study, best.trial, best.rung)
     record: dict[str, Any] = {
         "experiment": "search",
         "dataset": job.described(found.dataset),
@@ -325,7 +326,7 @@ def _record(
             {
                 "trials": len(some),
                 "epochs": max(len(r.curve) for r in some),
-                "best": studies.rank(some)[0].accuracy,
+                "best": rank(some)[0].accuracy,
                 "seconds": round(sum(r.seconds for r in some), 1),
             }
             for some in found.results

@@ -22,7 +22,8 @@ from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
 from jaxdl.search import journal, programs, space, studies
 from jaxdl.search.programs import Chunks, Material
-from jaxdl.search.studies import Result, Score, Study
+from jaxdl.search.results import Result, Score, rank
+from jaxdl.search.study import Study, validate
 from jaxdl.training import assemble
 
 DROPOUT = 0.3
@@ -68,7 +69,7 @@ def run(config: Config, dataset_name: str) -> None:
     assemble.validate(given)
     for one in (study, ablation):
         if one is not None:
-            studies.validate(one)
+            validate(one)
     devices = _devices(config)
     dataset = sources.load(
         dataset_name,
@@ -85,9 +86,8 @@ def run(config: Config, dataset_name: str) -> None:
         data = programs.material(
             dataset.train, dataset.validation, dataset.classes, devices
         )
-        _watch(study, data, paths.journal, "search")
-        results = studies.read(study, paths.journal)
-        best = studies.rank(results[-1])[0]
+        results = _watch(study, data, paths.journal, "search")
+        best = rank(results[-1])[0]
         tqdm.write(
             f"Best on the validation set, {100 * best.accuracy:.2f}: "
             f"{search_report.shown(best.settings)}"
@@ -100,8 +100,7 @@ def run(config: Config, dataset_name: str) -> None:
                 name: programs.chunked(split, data.mesh)
                 for name, split in (("train", dataset.train), ("test", dataset.test))
             }
-            _watch(ablation, data, paths.ablation, "ablation", splits)
-            cells = studies.read(ablation, paths.ablation)[0]
+            (cells,) = _watch(ablation, data, paths.ablation, "ablation", splits)
         page = search_report.write(
             paths.folder,
             search_report.Findings(
@@ -216,13 +215,18 @@ def _watch(
     path: Path,
     title: str,
     also: Mapping[str, Chunks] = MappingProxyType({}),
-) -> None:
-    """Runs a study under a progress bar, with a line for each rung that ends."""
+) -> list[list[Result]]:
+    """Runs a study under a progress bar, with a line for each rung that ends.
+
+    Returns:
+      The results, by rung.
+    """
     epochs = study.rungs or (study.base.run.epochs,)
     total = sum(
         n * e * len(study.seeds) for n, e in zip(study.sizes, epochs, strict=True)
     )
     best: Result | None = None
+    ended: list[list[Result]] = []
     done = 0
     with tqdm(
         total=total, desc=title, unit=" epochs", dynamic_ncols=True, disable=None
@@ -242,12 +246,14 @@ def _watch(
                         f"best {100 * best.key[0]:.2f} in rung {best.rung + 1}"
                     )
                 case studies.Ended(rung, results):
-                    one = studies.rank(results)[0]
+                    ended.append(results)
+                    one = rank(results)[0]
                     tqdm.write(
                         f"{title}, rung {rung + 1}: {len(results)} trials of "
                         f"{max(len(r.curve) for r in results)} epochs, best validation "
                         f"accuracy {100 * one.accuracy:.2f}"
                     )
+    return ended
 
 
 def _standing(result: Result) -> tuple[int, float, float]:

@@ -75,6 +75,12 @@ def check_name(name: str | None) -> None:
         raise InputError(f"--name must be a plain folder name, not {name!r}")
 
 
+def check_seed(option: str, seed: int) -> None:
+    """Raises InputError unless a seed has 32 bits at most, as JAX's keys take it."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"{option} must be at least 0 and below 2**32, not {seed}")
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder, and those above it, where they are missing.
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxdl.errors import InputError
+
 
 class Optimum(NamedTuple):
     """The least squared error of a linear network with a narrowest layer."""
@@ -41,8 +43,17 @@ def optimum(features: ArrayLike, targets: ArrayLike, *, width: int) -> Optimum:
       features: float [N, D].
       targets: float [N, K].
       width: units of the narrowest hidden layer.
+
+    Raises:
+      InputError: other shapes, or a number that is not finite.
     """
     x, y = np.asarray(features, np.float64), np.asarray(targets, np.float64)
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise InputError(
+            f"features must be [N, D] and targets [N, K], got {x.shape} and {y.shape}"
+        )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("features and targets must be finite, got NaN or infinity")
     x, y = x - x.mean(0), y - y.mean(0)  # the biases take up the means
     weights, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-10)
     fit = x @ weights

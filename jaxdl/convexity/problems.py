@@ -37,6 +37,11 @@ def _classes(
             f"features must be [N, D] and labels [N] with N >= 1, got {x.shape} and "
             f"{y.shape}"
         )
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"features must be finite: {np.sum(~np.isfinite(x))} are not; drop such "
+            f"rows or fill them in"
+        )
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise InputError(
             f"labels must be whole numbers from 0 upwards, got {y.dtype} with least "

@@ -7,7 +7,7 @@ primitive, `move`: out[i] = the concatenation of the flattened operands, at at[i
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -131,3 +131,13 @@ def _rationally(
     if np.isfinite(floats).all() and (as_rationals(floats) == exact).all():
         return floats
     return exact
+
+
+Rewrite: TypeAlias = Callable[[Writer, Any, Sequence[int]], list[int] | None]
+"""Of the equation of a jaxpr, with these variables for its inputs; returns its outputs,
+or None where the equation is to stay as it is."""
+
+
+def indices(shape: Sequence[int]) -> np.ndarray:
+    """The places of the entries of an array, in its shape."""
+    return np.arange(math.prod(shape)).reshape(shape)

@@ -104,7 +104,6 @@ def validate(config: Config) -> None:
     for name, value, least in (
         ("epochs", run.epochs, 1),
         ("batch-size", run.batch_size, 1),
-        ("seed", run.seed, 0),
         ("log-every", run.log_every, 1),
         ("checkpoint-seconds", run.checkpoint_seconds, 0),
         ("keep", run.keep, 1),
@@ -115,8 +114,7 @@ def validate(config: Config) -> None:
     ):
         if value is not None and not value >= least:
             raise InputError(f"--{name} must be at least {least}, not {value}")
-    if run.seed >= 2**32:
-        raise InputError(f"--seed must be below 2**32, not {run.seed}")
+    runs.check_seed("--seed", run.seed)
     runs.check_name(run.name)
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
-from jaxdl.convexity import linear_networks
+from jaxdl.convexity import linear_networks, problems
+from jaxdl.errors import InputError
 
 
 def draw(seed: int, n: int = 40, d: int = 5, k: int = 3):
@@ -63,3 +64,14 @@ def test_one_hot_labels_leave_a_variance_of_zero_out():
     x, _ = draw(3)
     labels = np.arange(40) % 3
     assert linear_networks.optimum(x, np.eye(3)[labels], width=3).gap > 1e-3
+
+
+def test_data_that_are_at_fault_are_refused():
+    x, y = draw(0)
+    with pytest.raises(InputError, match=r"got \(40, 5\) and \(39, 3\)"):
+        linear_networks.optimum(x, y[1:], width=1)
+    x[3, 2] = np.nan
+    with pytest.raises(InputError, match="must be finite"):
+        linear_networks.optimum(x, y, width=1)
+    with pytest.raises(InputError, match="features must be finite: 1 are not"):
+        problems.PROBLEMS["linear + MSE"](x, np.arange(40) % 3)

@@ -12,7 +12,8 @@ from jaxdl.data import sources
 from jaxdl.data.sources import Split
 from jaxdl.errors import InputError
 from jaxdl.search import journal, programs, space, studies
-from jaxdl.search.studies import Epoch, Result, Study, Trial
+from jaxdl.search.results import Epoch, Result, rank, read
+from jaxdl.search.study import Study, Trial, validate
 
 BASE = Config(
     model=ModelConfig(hidden=(8,)),
@@ -70,7 +71,7 @@ def result(configuration, accuracy, loss=1.0, seed=0, rung=0, diverged=False):
 
 
 def test_ranks_by_mean_accuracy_then_loss_then_number():
-    ranked = studies.rank(
+    ranked = rank(
         [
             result(0, 0.8),
             result(0, 0.9, seed=1),
@@ -96,11 +97,11 @@ def test_rungs_have_as_many_as_halving_says():
 def test_halving_promotes_the_best_of_each_rung(data, tmp_path):
     path = tmp_path / "journal.jsonl"
     events = list(studies.run(study(), data, path))
-    results = studies.read(study(), path)
+    results = read(study(), path)
     assert [len(some) for some in results] == [9, 3, 1]
     assert [[len(r.curve) for r in some] for some in results] == [[1] * 9, [2] * 3, [4]]
     for before, after in itertools.pairwise(results):
-        best = studies.rank(before)[: len(after)]
+        best = rank(before)[: len(after)]
         chosen = {r.trial.configuration for r in after}
         assert chosen == {one.configuration for one in best}
     ended = [e for e in events if isinstance(e, studies.Ended)]
@@ -141,7 +142,7 @@ def test_seeds_are_trials_and_further_splits_are_scored(data, tmp_path):
     path = tmp_path / "journal.jsonl"
     for _ in studies.run(searched, data, path, {"again": data.validation}):
         pass
-    (results,) = studies.read(searched, path)
+    (results,) = read(searched, path)
     assert [(r.trial.configuration, r.trial.seed) for r in results] == [
         (0, 3),
         (0, 1),
@@ -151,7 +152,7 @@ def test_seeds_are_trials_and_further_splits_are_scored(data, tmp_path):
     for one in results:
         assert one.also["again"] == one.curve[-1][2:]
     assert len({r.curve[-1].loss for r in results}) == 4
-    best = studies.rank(results)[0].results[0]
+    best = rank(results)[0].results[0]
     score = studies.score(searched, data, best.trial, 0, data.validation)
     assert score == best.also["again"]
 
@@ -161,7 +162,7 @@ def test_epochs_may_be_searched_where_there_are_no_rungs(data, tmp_path):
     path = tmp_path / "journal.jsonl"
     for _ in studies.run(searched, data, path):
         pass
-    assert [len(r.curve) for r in studies.read(searched, path)[0]] == [1, 3]
+    assert [len(r.curve) for r in read(searched, path)[0]] == [1, 3]
 
 
 def test_what_diverges_counts_as_nothing_and_stops_nothing(data, tmp_path):
@@ -169,10 +170,10 @@ def test_what_diverges_counts_as_nothing_and_stops_nothing(data, tmp_path):
     path = tmp_path / "journal.jsonl"
     for _ in studies.run(searched, data, path):
         pass
-    good, bad = studies.read(searched, path)[0]
+    good, bad = read(searched, path)[0]
     assert bad.diverged and bad.curve[-1] == Epoch(None, 0.0, None, 0.0)
     assert bad.key == (0.0, -math.inf)
-    assert not good.diverged and studies.rank([bad, good])[0].results == [good]
+    assert not good.diverged and rank([bad, good])[0].results == [good]
 
 
 @pytest.mark.parametrize(
@@ -196,5 +197,5 @@ def test_what_diverges_counts_as_nothing_and_stops_nothing(data, tmp_path):
 )
 def test_bad_studies_are_refused_before_anything_runs(texts, changes, said):
     with pytest.raises(InputError) as error:
-        studies.validate(study(*texts, **changes))
+        validate(study(*texts, **changes))
     assert said in str(error.value) and "\n" not in str(error.value)
