@@ -118,9 +118,9 @@ def _reading(table: Sequence[Row]) -> str | None:
         )
     said.append(
         "FLOPs are of one image forward, a multiply-add being two. Images/s are of "
-        "training alone; time is the wall time of a run over all its sessions, "
-        "evaluation and compilation included, whatever else the machine did "
-        "meanwhile; both are means or medians over seeds. The assignment trained "
+        "training alone, the median over seeds; time is the mean wall time of a run "
+        "over all its sessions, evaluation and compilation included. Both are by the "
+        "clock: other work on the machine and pauses make them look slower. The assignment trained "
         "pretrained networks; it does not say which VGG, and gives no figure for "
         "AlexNet."
     )

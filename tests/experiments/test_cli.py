@@ -13,10 +13,7 @@ from experiments import cli
 from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
-EXPERIMENTS = (
-    *("mnist", "svhn", "evaluate", "predict", "models", "logistic"),
-    *("compare", "lenet_failure"),
-)
+EXPERIMENTS = ("mnist", "svhn", "evaluate", "predict", "models", "logistic")
 HEAVY = {
     "jax",
     "jaxlib",
