@@ -118,11 +118,11 @@ def _reading(table: Sequence[Row]) -> str | None:
         )
     said.append(
         "FLOPs are of one image forward, a multiply-add being two. Images/s are of "
-        "training alone; time is the wall time of a run over all its sessions, "
-        "evaluation and compilation included, whatever else the machine did "
-        "meanwhile; both are means or medians over seeds. The assignment trained "
-        "pretrained networks; it does not say which VGG, and gives no figure for "
-        "AlexNet."
+        "training alone, the median over seeds; time is the mean wall time of a run "
+        "over all its sessions, evaluation and compilation included. Both are by the "
+        "clock: other work on the machine and pauses make them look slower. The "
+        "assignment trained pretrained networks; it does not say which VGG, and gives "
+        "no figure for AlexNet."
     )
     return " ".join(said)
 
@@ -136,9 +136,8 @@ def _figures_text(table: Sequence[Row]) -> str | None:
         "Down is better, left is cheaper.",
         "## Learning curves",
         "![Validation error by epoch](figures/curves.png)",
-        "The run of the smallest seed of each row. Under a one-cycle schedule most of "
-        "the error goes in the last epochs, when the rate falls; lengths differ, so "
-        "curves are to be compared at their ends.",
+        "The run of the smallest seed of each row. The learning rate falls to nothing "
+        "at the end of each run, and lengths differ, so curves compare at their ends.",
         "## What is taken for what",
     ]
     chosen = [table[0], table[-1]] if len(table) > 1 else [table[0]]

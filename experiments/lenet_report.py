@@ -122,7 +122,7 @@ def _answer(
         f"**Answer.** How it was trained. The same network reaches "
         f"**{good.mean:.2%}** by the recipe of `experiments.compare` in "
         f"{config.epochs} epochs, and {len(above)} of {len(tried)} settings are above "
-        f"34.67 % for certain."
+        f"34.67 % with their whole interval."
     )
     if good.verdict != "above":
         said = (
@@ -194,6 +194,7 @@ def _meaning(dataset: Dataset) -> str:
         "do *not* do: those far above, which hardly harm, and those far below. The "
         "assignment does not say how its LeNet-5 was trained; it calls its networks "
         "pretrained, and LeNet-5 has no published weights for photographs, so that a "
-        "network from MNIST, with a new head, is a natural candidate. Two faults together, other lengths "
-        f"of training and other data than {dataset.name} were not tried."
+        "network from MNIST whose head alone is trained is a natural candidate; no "
+        "more is shown than that. Two faults together, other lengths of training and "
+        f"other data than {dataset.name} were not tried."
     )

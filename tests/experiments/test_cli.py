@@ -13,10 +13,7 @@ from experiments import cli
 from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
-EXPERIMENTS = (
-    *("mnist", "svhn", "compare", "lenet_failure", "logistic"),
-    *("evaluate", "predict", "models", "export"),
-)
+EXPERIMENTS = ("mnist", "svhn", "evaluate", "predict", "models", "logistic", "export")
 HEAVY = {
     "jax",
     "jaxlib",

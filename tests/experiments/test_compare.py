@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -164,6 +166,24 @@ def test_what_another_process_is_at_work_on_is_left_to_it(
     assert done.code == 0 and "another process is at work" in done.out
     (line,) = [x for x in table(copy).splitlines() if x.startswith("| lenet5-seed0")]
     assert "8 of 8 epochs done" in line
+
+
+HELP = """
+import runpy, sys
+sys.argv[1:] = ["--help"]
+try:
+    runpy.run_module("experiments.{name}", run_name="__main__")
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", ["compare", "lenet_failure"])
+def test_help_teaches_and_imports_nothing_heavy(name):
+    command = [sys.executable, "-c", HELP.format(name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"Examples:\n    python -m experiments.{name}\n" in done.stdout
+    assert not set(done.stderr.split()) & {"jax", "numpy", "matplotlib", "scipy"}
 
 
 BAD = {
