@@ -6,6 +6,7 @@ Examples:
     python -m experiments.compare --precision=bfloat16 --architectures lenet5 \
         resnet18/torchvision
     python -m experiments.compare --epochs=2 --name=short
+    python -m experiments.compare --pretrained --architectures vgg16_bn resnet50
     python -m experiments.compare --table-only
 
 An entry is an architecture with a seed, in one of its layouts: resnet18/small is made
@@ -56,6 +57,9 @@ class Config:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the activations. bfloat16 is faster on GPUs, TPUs and CPUs
     with AMX."""
+    pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Fine-tune from torchvision's ImageNet weights, in entries of their own.
+    AlexNet, VGG and ResNet have them; images are resized to 64x64."""
     dataset: str = _DATA.dataset
     """Data set. "auto" is SVHN or, with a banner, synthetic_svhn.
     A set that is named is never replaced."""

@@ -246,6 +246,8 @@ def _command(folder: Path, row: Row) -> str:
         f"--dataset={row.data}",
         f"--name={folder.name}",
     ]
+    if row.pretrained:
+        words.append("--pretrained")
     if stored.run.out != settings.RunConfig().out:
         words.append("--out=DIR")
     return f"python -m experiments.compare {shlex.join(words)}"
@@ -284,7 +286,9 @@ def _figures(table: Sequence[Row]) -> dict[str, Figure]:
 
 def _name(row: Row) -> str:
     title = registry.spec(row.network.arch).title
-    return f"{title} ({row.network.layout})" if row.network.layout else title
+    start = "pretrained" if row.pretrained else None
+    notes = ", ".join(filter(None, (row.network.layout, start)))
+    return f"{title} ({notes})" if notes else title
 
 
 def _data(row: Row) -> str:

@@ -212,7 +212,8 @@ def _key(run: Run) -> str:
 
 def _differs(stored: settings.Config) -> list[str]:
     """How stored settings differ from the recipe of today."""
-    entry = Entry(_network(stored), stored.run.seed)
+    pretrained = stored.model.pretrained == "imagenet"
+    entry = Entry(_network(stored), stored.run.seed, pretrained)
     if entry.network.arch not in recipes.RECIPES:
         return ["there is no recipe"]
     recipe = recipes.config_of(

@@ -41,7 +41,9 @@ def run(config: Config) -> None:
     """
     runs.check_name(config.name)
     folder = config.out / "compare" / config.name
-    entries = recipes.entries(config.architectures, config.seeds)
+    entries = recipes.entries(
+        config.architectures, config.seeds, pretrained=config.pretrained
+    )
     for entry in entries:
         assemble.validate(config_of(config, entry))
     if ALONE in os.environ:
@@ -76,8 +78,10 @@ def with_data(config: Config, entries: Sequence[Entry]) -> Config:
         default_for="svhn",
     )
     height, width = dataset.train.images.shape[1:3]
-    for network in dict.fromkeys(entry.network for entry in entries):
-        registry.check_input(network.arch, network.layout, height, width)
+    for entry in entries:
+        size = config_of(config, entry).data.image_size
+        sides = (height, width) if size is None else (size, size)
+        registry.check_input(entry.network.arch, entry.network.layout, *sides)
     if dataset.notice is not None:
         tqdm.write(f"{dataset.notice}\n")
     return dataclasses.replace(config, dataset=dataset.name)

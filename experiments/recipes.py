@@ -27,6 +27,7 @@ from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.errors import InputError
 from jaxdl.models import registry
 from jaxdl.search import space
+from jaxdl.weights.published import FILES
 
 Layout = Literal["small", "torchvision"]
 
@@ -49,11 +50,14 @@ class Entry(NamedTuple):
 
     network: Network
     seed: int
+    pretrained: bool = False
+    """Whether it starts from torchvision's ImageNet weights."""
 
     @property
     def name(self) -> str:
         """Of its run, and so of the folder: resnet18-torchvision-seed0."""
-        return f"{self.network.written.replace('/', '-')}-seed{self.seed}"
+        start = "-imagenet" if self.pretrained else ""
+        return f"{self.network.written.replace('/', '-')}{start}-seed{self.seed}"
 
 
 _BASE = Config(
@@ -91,11 +95,24 @@ RECIPES: Mapping[str, Config] = MappingProxyType(
 """The whole recipe of each architecture, in any layout, but for what a command says."""
 
 
-def parse(text: str) -> Network:
+FINE_TUNED_SIZE = 64
+"""Side of the images for networks that start from ImageNet's weights, made for 224:
+the least that all of them take, at four times the cost of 32."""
+
+FINE_TUNED_RATE = 0.1
+"""Their learning rate, as a part of the recipe's. Like the size it is common practice,
+and not searched: the weights could not be had where the recipes were made."""
+
+
+def parse(text: str, *, pretrained: bool = False) -> Network:
     """Reads `arch` or `arch/layout`; without a layout the architecture's first counts.
 
+    Args:
+      text: as on the command line.
+      pretrained: ImageNet's weights are wanted, which only one layout has.
+
     Raises:
-      InputError: no such architecture or layout, or one without a recipe.
+      InputError: no such architecture or layout, or one without a recipe or weights.
     """
     arch, slash, layout = text.partition("/")
     known = registry.spec(arch)
@@ -103,6 +120,13 @@ def parse(text: str) -> Network:
         raise InputError(
             f"--architectures: {arch} has no recipe; there are {', '.join(RECIPES)}"
         )
+    if pretrained and (arch not in FILES or layout not in ("", "torchvision")):
+        raise InputError(
+            f"--pretrained: no weights are published for {text}; name --architectures "
+            f"of {', '.join(FILES)}, in layout torchvision"
+        )
+    if pretrained:
+        return Network(arch, "torchvision")
     if not slash:
         return Network(arch, cast(Layout, known.layouts[0]) if known.layouts else None)
     if layout not in known.layouts:
@@ -111,7 +135,9 @@ def parse(text: str) -> Network:
     return Network(arch, cast(Layout, layout))
 
 
-def entries(architectures: Sequence[str], seeds: Sequence[int]) -> list[Entry]:
+def entries(
+    architectures: Sequence[str], seeds: Sequence[int], *, pretrained: bool = False
+) -> list[Entry]:
     """Every network with every seed; all networks of a seed before the next seed.
 
     Raises:
@@ -120,14 +146,14 @@ def entries(architectures: Sequence[str], seeds: Sequence[int]) -> list[Entry]:
     for option, values in (("architectures", architectures), ("seeds", seeds)):
         if not values:
             raise InputError(f"--{option} needs at least one")
-    networks = [parse(text) for text in architectures]
+    networks = [parse(text, pretrained=pretrained) for text in architectures]
     for option, given in (
         ("architectures", [n.written for n in networks]),
         ("seeds", [*map(str, seeds)]),
     ):
         if twice := {one for one in given if given.count(one) > 1}:
             raise InputError(f"--{option}: {', '.join(sorted(twice))} is given twice")
-    return [Entry(network, seed) for seed in seeds for network in networks]
+    return [Entry(network, seed, pretrained) for seed in seeds for network in networks]
 
 
 def config_of(
@@ -147,12 +173,21 @@ def config_of(
       epochs: in the place of the recipe's.
       precision: of the activations.
     """
-    recipe = RECIPES[entry.network.arch]
+    recipe, pretrained, size = RECIPES[entry.network.arch], None, None
+    if entry.pretrained:
+        rate = FINE_TUNED_RATE * recipe.optim.learning_rate
+        recipe = space.applied(recipe, {"learning_rate": rate})
+        pretrained, size = "imagenet", FINE_TUNED_SIZE
     return dataclasses.replace(
         recipe,
-        data=dataclasses.replace(data, augment=recipe.data.augment),
+        data=dataclasses.replace(
+            data, augment=recipe.data.augment, image_size=size, normalise=None
+        ),
         model=ModelConfig(
-            arch=entry.network.arch, layout=entry.network.layout, precision=precision
+            arch=entry.network.arch,
+            layout=entry.network.layout,
+            precision=precision,
+            pretrained=pretrained,
         ),
         run=dataclasses.replace(
             recipe.run,

@@ -9,8 +9,11 @@ from scipy.optimize import brentq
 from experiments import compare_table, recipes
 from experiments.compare import Config
 from experiments.compare_table import interval
+from jaxdl.config import DataConfig, RunConfig
 from jaxdl.errors import InputError
+from jaxdl.models import registry
 from jaxdl.training import assemble
+from jaxdl.weights import published
 
 
 def test_interval_of_several_seeds_is_students():
@@ -80,3 +83,23 @@ def test_only_svhn_itself_is_real():
     assert compare_table.real("svhn_cropped")
     assert compare_table.real("svhn_cropped_extra")
     assert not compare_table.real("synthetic_svhn")
+
+
+def test_pretrained_entries_are_runs_of_their_own():
+    (entry,) = recipes.entries(["resnet18"], [3], pretrained=True)
+    assert entry.name == "resnet18-torchvision-imagenet-seed3"
+    config = recipes.config_of(
+        entry, DataConfig(), RunConfig(), epochs=2, precision="float32"
+    )
+    assemble.validate(config)
+    assert config.model.pretrained == "imagenet" and config.data.image_size == 64
+    scratch = recipes.RECIPES["resnet18"].optim.learning_rate
+    assert config.optim.learning_rate == pytest.approx(scratch / 10)
+    for text in ("lenet5", "resnet18/small"):
+        with pytest.raises(InputError, match="no weights are published"):
+            recipes.entries([text], [0], pretrained=True)
+
+
+def test_every_network_with_published_weights_takes_their_size():
+    for arch in published.FILES:
+        registry.check_input(arch, "torchvision", *[recipes.FINE_TUNED_SIZE] * 2)
