@@ -14,6 +14,9 @@ import os
 import re
 import signal
 import sys
+import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -223,15 +226,33 @@ def _parse(experiment: str, default: Config, description: str) -> Config:
     )
 
 
-def _from_command_line(kind: type[T], **options: Any) -> T:
+def _from_command_line(kind: type[T], description: str, **options: Any) -> T:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        # tyro would join the lines of a paragraph and not wrap them again.
+        print(_wrapped(description), end="\n\n")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, **options)
+            return tyro.cli(kind, description="", **options)
     except SystemExit as end:
         if end.code in (None, 0):  # --help
             raise
         raise InputError(_one_line(said.getvalue())) from None
+
+
+def _wrapped(text: str) -> str:
+    """The text with paragraphs of 80 columns; indented lines stay as they are."""
+    return "\n\n".join(
+        "\n".join(
+            "\n".join(lines)
+            if indented
+            else textwrap.fill(" ".join(lines), 80, break_on_hyphens=False)
+            for indented, lines in itertools.groupby(
+                paragraph.splitlines(), lambda line: line.startswith(" ")
+            )
+        )
+        for paragraph in text.strip().split("\n\n")
+    )
 
 
 def _one_line(box: str) -> str:
@@ -269,4 +290,17 @@ def _shown(value: Any) -> str:
 
 def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
+    main = threading.main_thread()
+    if any(t is not main and not t.daemon for t in threading.enumerate()):
+        threading.Thread(target=_end_after, args=(main, code), daemon=True).start()
     raise SystemExit(code)
+
+
+def _end_after(main: threading.Thread, code: int) -> None:
+    """Ends the process soon after its main thread, whatever other threads wait for.
+
+    After a save that failed, Orbax's would wait ten minutes for one another.
+    """
+    main.join()
+    time.sleep(2)
+    os._exit(code)

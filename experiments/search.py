@@ -43,7 +43,7 @@ from pathlib import Path
 from experiments import cli
 from jaxdl import config as settings
 from jaxdl.config import ModelConfig, OptimConfig, RunConfig
-from jaxdl.search.samplers import Sampler
+from jaxdl.search import Sampler
 
 BASE = settings.Config(
     model=ModelConfig(arch="fnn"),

@@ -10,13 +10,11 @@ told the journal.
 import importlib
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxdl.errors import InputError
-from jaxdl.search import space
+from jaxdl.search import Sampler, space
 from jaxdl.search.space import Choice, Domain, Settings, Space
-
-Sampler = Literal["random", "grid", "optuna"]
 
 
 class Tried(NamedTuple):

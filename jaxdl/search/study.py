@@ -6,8 +6,7 @@ from typing import NamedTuple
 from jaxdl import runs
 from jaxdl.config import Config
 from jaxdl.errors import InputError
-from jaxdl.search import samplers, space
-from jaxdl.search.samplers import Sampler
+from jaxdl.search import Sampler, samplers, space
 from jaxdl.search.space import Settings, Space
 from jaxdl.training import assemble
 
