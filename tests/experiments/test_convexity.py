@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(invoke, tmp_pat
         (["--images=20000"], "--images must be at most 9000, the training images of"),
         (["--starts=-1"], "--starts must be at least 1, not -1"),
         (["--steps=1"], "--steps must be at least 2"),
-        (["--seed=-1"], "--seed must be 0 to 2**32 - 1, not -1"),
+        (["--seed=-1"], "--seed must be at least 0 and below 2**32, not -1"),
         (["--name=a/b"], "--name must be a plain folder name, not 'a/b'"),
         (["--run=nowhere"], "nowhere is not a run"),
         (["--check=nowhere"], "nowhere is not a run"),
