@@ -331,6 +331,7 @@ def _example(name: str) -> str:
         "batch_size": "64,128",
         "epochs": "5,10",
         "accumulate": "1,2",
+        "image_size": "28,32",
         "hidden": "512,256|1024,512",
         "step_epochs": "0.5,0.75|0.8",
         "arch": "fnn,lenet5",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_reference as reference
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -80,6 +80,7 @@ PADS = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
 @settings(max_examples=25, deadline=None)
+@example((1, 1, 1), 3, (1, 1), (1, 1), ((0, 0), (0, 0)), jnp.float32, -np.inf, 0)
 @given(
     images=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     channels=st.sampled_from([1, 3, 8, 16, 17]),

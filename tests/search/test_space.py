@@ -42,7 +42,7 @@ def test_reads_every_kind_of_domain(text, domain):
         (["lr=0.1"], "no field 'lr' to search"),
         (["learning_rat=0.1"], "did you mean learning_rate?"),
         (["seed=0,1"], "seeds are given by --seeds"),
-        (["raw_dir=x"], "there are augment, arch, hidden"),
+        (["raw_dir=x"], "there are augment, image_size, normalise, arch"),
         (["learning_rate="], "learning_rate has no values"),
         (["learning_rate"], "learning_rate has no values"),
         (["learning_rate=1:0.1"], "must begin with the smaller number"),
