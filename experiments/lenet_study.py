@@ -4,6 +4,7 @@ Import it late: it brings JAX.
 """
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +25,9 @@ from jaxdl.data.sources import Dataset, Split
 from jaxdl.errors import InputError
 from jaxdl.search import journal
 from jaxdl.training import assemble, parallel
-from jaxdl.training.assemble import DataFacts, Parts
+from jaxdl.training.assemble import DataFacts
 from jaxdl.training.epoch import Examples, Scores
-from jaxdl.training.state import NEVER, TrainState, Variables, evaluated_variables
-from jaxdl.training.steps import Batch
+from jaxdl.training.state import NEVER, Variables, evaluated_variables
 
 BATCH = recipes.RECIPES["lenet5"].run.batch_size
 MNIST_EPOCHS = 5
@@ -154,7 +154,6 @@ def attempt(
             _mislabelled(dataset.train, setting),
             steps=setting.steps,
             start=None if start is None else start.variables,
-            only="fc3" if start is not None else None,
         )
     scores = test(setting, _seen(facts, setting.test_pixels), found, dataset.test)
     return {
@@ -173,7 +172,6 @@ def train(
     *,
     steps: int | None = None,
     start: Variables | None = None,
-    only: str | None = None,
 ) -> Trained:
     """Trains a network, without checkpoints: a few epochs of LeNet-5 take seconds.
 
@@ -183,13 +181,11 @@ def train(
       data: to train on.
       steps: stop after so many; by default after the epochs of the configuration.
       start: variables to begin with, in the place of random ones.
-      only: the layer that is trained, the others staying as they are.
     """
     per_epoch = len(data.labels) // config.run.batch_size
     total = min(steps or per_epoch * config.run.epochs, per_epoch * config.run.epochs)
     devices = parallel.choose("jit", None, config.run.batch_size, 1)
     parts = assemble.assemble(config, facts, total, per_epoch, devices)
-    parts = parts if only is None else _frozen(parts, only)
     programs = assemble.compile_programs(config, parts, devices, resident=True)
     state = assemble.initial_state(config, parts, facts)
     if start is not None:
@@ -217,20 +213,7 @@ def test(setting: Setting, facts: DataFacts, found: Trained, data: Split) -> Sco
     return programs.evaluate(found.variables, data)
 
 
-def _frozen(parts: Parts, layer: str) -> Parts:
-    """The same parts, with a step that leaves all layers but one as they were."""
-
-    def step(state: TrainState, batch: Batch) -> TrainState:
-        after = parts.train_step(state, batch)
-        params = {
-            **state.variables["params"],
-            layer: after.variables["params"][layer],
-        }
-        return after._replace(variables={**after.variables, "params": params})
-
-    return parts._replace(train_step=step)
-
-
+@functools.cache  # two settings begin with it
 def _from_mnist(seed: int) -> Trained:
     """LeNet-5 trained on the embedded part of MNIST, in grey on three channels."""
     (images, labels), _ = sources.mnist_embedded()

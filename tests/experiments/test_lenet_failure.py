@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -44,7 +45,9 @@ def test_only_the_head_moves_where_only_the_head_is_trained():
     config = lenet_study.config_of(Setting("a"), 0, 1)
     parts = assemble.assemble(config, FACTS, 1, 1, parallel.choose("jit", 1, 128, 1))
     start = jax.device_get(assemble.initial_state(config, parts, FACTS).variables)
-    found = lenet_study.train(config, FACTS, split(), start=start, only="fc3")
+    optim = dataclasses.replace(config.optim, finetune="head")
+    config = dataclasses.replace(config, optim=optim)
+    found = lenet_study.train(config, FACTS, split(), start=start)
     after = jax.device_get(found.variables)
     assert not found.diverged
     for layer, params in after["params"].items():
