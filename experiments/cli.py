@@ -17,7 +17,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self, TypeVar
@@ -73,6 +73,43 @@ def parse_plain(
     return _from_command_line(
         kind, prog=f"python -m {module}", description=description, **options
     )
+
+
+def study_folder(
+    experiment: str,
+    config: Any,
+    free: tuple[str, ...],
+    described: Mapping[str, Any],
+) -> Path:
+    """The folder of a study; that of a new one is made, as `study_to_resume` reads it.
+
+    Args:
+      experiment: its module, and its folder of studies.
+      config: its settings: a flat dataclass with out, name and resume.
+      free: fields that may change when a study goes on.
+      described: what its config.json has beside them: "dataset" at least.
+
+    Raises:
+      InputError: a study of that name is there, or the folder cannot be made.
+    """
+    name = config.name or time.strftime("%Y%m%d-%H%M%S")
+    folder = config.out / experiment / name
+    if not config.resume:
+        kept = {
+            key: value
+            for key, value in dataclasses.asdict(config).items()
+            if key not in (*free, "name", "resume")
+        }
+        runs.create(
+            folder,
+            {
+                "experiment": experiment,
+                "config": kept,
+                **described,
+                "versions": runs.versions(),
+            },
+        )
+    return Path(folder)
 
 
 def study_to_resume(

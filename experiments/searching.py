@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from experiments import job, search_report
+from experiments import cli, job, search_report
 from experiments.search import BASE, FREE, Config
 from jaxdl import runs, runtime
 from jaxdl.data import sources
@@ -80,7 +80,10 @@ def run(config: Config, dataset_name: str) -> None:
         default_for="mnist",
     )
     check_sizes(study, dataset)
-    paths = _folder(config, dataset)
+    folder = cli.study_folder(
+        "search", config, FREE, {"dataset": job.described(dataset)}
+    )
+    paths = Paths(folder)
     with runs.claimed(paths.folder):
         tqdm.write(_header(study, dataset, len(devices), paths.folder))
         data = programs.material(
@@ -186,27 +189,6 @@ def _devices(config: Config) -> list[Any]:
             f"{available[0].platform} devices here, not {count}"
         )
     return available[:count]
-
-
-def _folder(config: Config, dataset: Dataset) -> Paths:
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = config.out / "search" / name
-    if not config.resume:
-        stored = {
-            key: value
-            for key, value in dataclasses.asdict(config).items()
-            if key not in (*FREE, "name", "resume")
-        }
-        runs.create(
-            folder,
-            {
-                "experiment": "search",
-                "config": stored,
-                "dataset": job.described(dataset),
-                "versions": runs.versions(),
-            },
-        )
-    return Paths(folder)
 
 
 def _watch(

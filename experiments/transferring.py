@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from experiments import classify, job, stored, transfer_trials, weights
+from experiments import classify, cli, job, stored, transfer_trials, weights
 from experiments.transfer import FREE, Config
 from experiments.transfer_trials import POINTS, Point, Program, Source, Trial
 from jaxdl import config as settings
@@ -98,7 +98,12 @@ def run(config: Config, dataset_name: str) -> None:
     for arm in config.arms:
         assemble.validate(transfer_trials.config_of(source, arm))
     began = time.monotonic()
-    folder = _folder(config, dataset, origin)
+    folder = cli.study_folder(
+        "transfer",
+        config,
+        FREE,
+        {"dataset": job.described(dataset), "source": origin._asdict()},
+    )
     with runs.claimed(folder):
         tqdm.write(_header(config, dataset, origin, folder))
         bench = _bench(config, source, origin, dataset, folder)
@@ -259,28 +264,6 @@ def _trained_here(config: Config) -> Path:
             ),
         )
     return path
-
-
-def _folder(config: Config, dataset: Dataset, origin: Origin) -> Path:
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = config.out / "transfer" / name
-    if not config.resume:
-        kept = {
-            key: value
-            for key, value in dataclasses.asdict(config).items()
-            if key not in (*FREE, "name", "resume")
-        }
-        runs.create(
-            folder,
-            {
-                "experiment": "transfer",
-                "config": kept,
-                "dataset": job.described(dataset),
-                "source": origin._asdict(),
-                "versions": runs.versions(),
-            },
-        )
-    return folder
 
 
 def _header(config: Config, dataset: Dataset, origin: Origin, folder: Path) -> str:
