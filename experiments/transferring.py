@@ -70,6 +70,8 @@ class Bench(NamedTuple):
     evaluate: Evaluate
     programs: dict[str, Program]
     known: dict[Trial, Result]
+    untouched: float | None
+    """From the journal: see `_untouched`."""
 
 
 def run(config: Config, dataset_name: str) -> None:
@@ -284,8 +286,10 @@ def _bench(
     config: Config, source: Source, origin: Origin, dataset: Dataset, folder: Path
 ) -> Bench:
     path = folder / "journal.jsonl"
-    known = {}
+    known, untouched = {}, None
     for line in journal.mend(path):
+        if line["kind"] == "untouched":
+            untouched = float(line["test"])
         if line["kind"] == "training":
             curve = tuple(Point(**point) for point in line["curve"])
             trial = Trial(**line["trial"])
@@ -302,6 +306,7 @@ def _bench(
         evaluate=transfer_trials.compile_evaluate(source),
         programs={},
         known=known,
+        untouched=untouched,
     )
 
 
@@ -309,9 +314,8 @@ def _untouched(bench: Bench) -> float | None:
     """Test accuracy of the source with its own head, where the classes are the same."""
     if "svhn" not in bench.origin.dataset:
         return None
-    for line in journal.mend(bench.path):
-        if line["kind"] == "untouched":
-            return float(line["test"])
+    if bench.untouched is not None:
+        return bench.untouched
     scores = transfer_trials.untouched(bench.source, bench.evaluate, bench.dataset.test)
     journal.append(bench.path, [{"kind": "untouched", "test": scores.accuracy}])
     return scores.accuracy
