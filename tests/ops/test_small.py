@@ -22,8 +22,8 @@ def native_convolutions():
     reason = native.load()
     if isinstance(reason, str):
         pytest.skip(f"no native engine: {reason}")
-    if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
-        pytest.skip("no AVX-512")
+    if not CPU_INFO.exists() or "avx2" not in CPU_INFO.read_text():
+        pytest.skip("no AVX2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "algorithms", lambda _: ["small", "direct"])
         conv.enable()
@@ -126,16 +126,18 @@ def test_equals_the_definition(
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "outputs", "padding"),
-    [(32, 3, 6, 0), (14, 6, 16, 0), (28, 1, 6, 2)],
+    ("size", "channels", "outputs", "padding", "count"),
+    # 16 outputs fill vectors of channels: the weight gradient is left to oneDNN.
+    [(32, 3, 6, 0, 3), (14, 6, 16, 0, 2), (28, 1, 6, 2, 3)],
 )
-def test_lenet_convolutions(size, channels, outputs, padding):
+def test_lenet_convolutions(size, channels, outputs, padding, count):
     pad = ((padding, padding),) * 2
     operands = example(48, (size, size), (5, 5), channels, outputs, pad, (1, 1), seed=0)
     assert_equals_the_definition(operands, pad, (1, 1))
     text = jax.jit(lambda *a: lowered(*a, pad, (1, 1))).lower(*operands).as_text()
     small = native.ALGORITHMS.index("small")
-    assert len(re.findall(rf"geometry = (?:dense<\[|array<i64: ){small},", text)) == 3
+    calls = re.findall(rf"geometry = (?:dense<\[|array<i64: ){small},", text)
+    assert len(calls) == count
 
 
 def test_an_image_does_not_depend_on_its_neighbours():
