@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # No public name leads to the primitives, nor to the rules that ours fall back on.
@@ -136,6 +137,17 @@ def to_maximum(gradient: jax.Array, x: jax.Array, window: Window) -> jax.Array:
     )
 
 
+def _to_maximum_natively(
+    gradient: jax.Array, x: jax.Array, window: Window
+) -> jax.Array:
+    """The same by the native engine, for windows of 2x2 or 3x3 and float32."""
+    (top, _), (left, _) = window.padding
+    numbers = np.array([*window.size, *window.strides, top, left], np.int64)
+    result = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    call = jax.ffi.ffi_call("jaxdl_max_pool_gradient", result)
+    return call(gradient, x, window=numbers)
+
+
 def _taps(x: jax.Array, outside: float, window: Window) -> Iterator[jax.Array]:
     """Each pixel of all windows at once, in row-major order of the pixels."""
     pads = [(low, high, 0) for low, high in window.padding]
@@ -198,6 +210,9 @@ def _lower(
         names = ("window_dimensions", "window_strides", "padding")
         return fallback(ctx, *args, **dict(zip(names, geometry, strict=True)), **rest)
     images, window = found
+    native = engine.for_lowering(ctx) == "native"
+    if native and form is to_maximum and window.size in ((2, 2), (3, 3)):
+        form = _to_maximum_natively
 
     def compute(*args: jax.Array) -> jax.Array:
         shapes = [images] * len(args)

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.models import layers
-from jaxdl.ops import pool
+from jaxdl.ops import engine, pool
 
 
 def pooling(size, strides, padding):
@@ -67,20 +67,24 @@ def by_xla(function, *args):
     return jax.jit(lambda *args: function(*args))(*args)
 
 
-def by_ours(function, *args):
+def by_ours(function, *args, chosen="native"):
     pool.enable()
     try:
-        return jax.jit(lambda *args: function(*args))(*args)
+        with engine.using(chosen):
+            return jax.jit(lambda *args: function(*args))(*args)
     finally:
         pool.disable()
 
 
 SIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
+NONE = 0, 0
 PADS = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
-@settings(max_examples=25, deadline=None)
-@example((1, 1, 1), 3, (1, 1), (1, 1), ((0, 0), (0, 0)), jnp.float32, -np.inf, 0)
+@settings(max_examples=40, deadline=None)
+@example(
+    (1, 1, 1), 3, (1, 1), (1, 1), ((0, 0), (0, 0)), jnp.float32, -np.inf, 0, "pure"
+)
 @given(
     images=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     channels=st.sampled_from([1, 3, 8, 16, 17]),
@@ -90,8 +94,11 @@ PADS = st.tuples(st.integers(0, 2), st.integers(0, 2))
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
     special=st.sampled_from([0.0, np.nan, -np.inf]),
     seed=st.integers(0, 99),
+    chosen=st.sampled_from(["native", "pure"]),
 )
-def test_equals_xla(images, channels, size, strides, padding, dtype, special, seed):
+def test_equals_xla(
+    images, channels, size, strides, padding, dtype, special, seed, chosen
+):
     count, *sides = images
     rows, columns = (
         (side + sum(pads) - reach) // stride + 1
@@ -112,7 +119,7 @@ def test_equals_xla(images, channels, size, strides, padding, dtype, special, se
     gradient = whole_numbers(count, rows, columns, channels)
     x, gradient, tangent = (jnp.asarray(a, dtype) for a in (x, gradient, tangent))
     f = pooling(size, strides, padding)
-    ours = by_ours(value_and_gradient(f), x, gradient)
+    ours = by_ours(value_and_gradient(f), x, gradient, chosen=chosen)
     for found, expected in zip(
         ours, by_xla(value_and_gradient(f), x, gradient), strict=True
     ):
@@ -122,7 +129,7 @@ def test_equals_xla(images, channels, size, strides, padding, dtype, special, se
     # XLA's own tangents are those of any of equal maxima.
     host = [np.asarray(a, np.float32) for a in (x, tangent)]
     expected = tangent_at_first_maximum(*host, size, strides, padding)
-    for found in by_ours(tangents(f), x, gradient, tangent):
+    for found in by_ours(tangents(f), x, gradient, tangent, chosen=chosen):
         np.testing.assert_array_equal(found.astype(jnp.float32).ravel(), expected)
 
 

@@ -18,7 +18,13 @@ ALGORITHMS = ("direct", "taps", "small", "product")
 """oneDNN's own, products over taps, few channels, one product."""
 
 _ONEDNN = "onednn-cpu-tbb"
-_TARGETS = ("jaxdl_channel_sums", "jaxdl_moments", "jaxdl_sgd", "jaxdl_sum")
+_TARGETS = (
+    "jaxdl_channel_sums",
+    "jaxdl_max_pool_gradient",
+    "jaxdl_moments",
+    "jaxdl_sgd",
+    "jaxdl_sum",
+)
 
 
 class Geometry(NamedTuple):

@@ -1,4 +1,5 @@
-// Loops over XLA's own threads: no others are made, so none compete for the cores.
+// Loops over XLA's own threads: no others are made, so none compete for the cores. And
+// loops for whichever instructions there are.
 
 #ifndef JAXDL_PARALLEL_H_
 #define JAXDL_PARALLEL_H_
@@ -10,6 +11,16 @@
 #include <thread>
 
 #include "xla/ffi/api/ffi.h"
+
+// One version of a function for each kind of x86-64, chosen as the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_MACHINE \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_MACHINE
+#endif
+// For what such a function calls, so that it is compiled with its instructions.
+#define INLINE inline __attribute__((always_inline))
 
 namespace jaxdl {
 

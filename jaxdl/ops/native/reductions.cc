@@ -19,15 +19,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-// One version of a loop for each kind of x86-64, chosen as the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_MACHINE \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_MACHINE
-#endif
-#define INLINE inline __attribute__((always_inline))
-
 INLINE float Load(const float* p) { return *p; }
 
 INLINE float Load(const uint16_t* p) {  // bfloat16: the upper half of a float

@@ -10,13 +10,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_MACHINE \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_MACHINE
-#endif
-
 constexpr int64_t kGrain = 1 << 14;  // floats; some 5 us
 
 struct Rule {
