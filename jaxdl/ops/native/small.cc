@@ -40,10 +40,9 @@ class Small : public Convolution {
   explicit Small(const Geometry& g)
       : kernels_(Kernels()),
         g_(g),
-        map_{g.height,        g.width,        g.channels, g.rows,
-             g.columns,       g.outputs,      g.kernel_height,
-             g.kernel_width,  g.stride_h,     g.stride_w, g.top,
-             g.left,          kernels_.lanes, kernels_.most} {
+        map_{g.height,   g.width,    g.channels,      g.rows,
+             g.columns,  g.outputs,  g.kernel_height, g.kernel_width,
+             g.stride_h, g.stride_w, g.top,           g.left} {
     // The gradient of each input is a convolution too, of the outputs' gradient with
     // the kernel turned round.
     if (g.direction == kInputGradient) {
@@ -58,10 +57,10 @@ class Small : public Convolution {
               1,
               1,
               g.kernel_height - 1 - g.top,
-              g.kernel_width - 1 - g.left,
-              kernels_.lanes,
-              kernels_.most};
+              g.kernel_width - 1 - g.left};
     }
+    map_.lanes = kernels_.lanes;
+    map_.most = kernels_.most;
     weights_ = map_.taps() * map_.out;
     while (strip_ < map_.rows && StripFloats(strip_ + 1) * 4 <= kStrip) ++strip_;
     const auto refuse = [](bool met, const char* reason) {

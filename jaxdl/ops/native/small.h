@@ -13,7 +13,7 @@ namespace jaxdl {
 struct Map {
   int64_t height, width, in, rows, columns, out;
   int64_t kernel_height, kernel_width, stride_h, stride_w, top, left;
-  int64_t lanes, most;  // of the instruction set: see SmallKernels
+  int64_t lanes = 0, most = 0;  // of the instruction set: see SmallKernels
 
   int64_t taps() const { return kernel_height * kernel_width * in; }
   int64_t padded() const { return (columns - 1) * stride_w + kernel_width; }
