@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from jaxdl.plots import BLUE, GREY, ORANGE, plain
 
@@ -103,7 +109,12 @@ def _scatter(ax: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
             label=p.name,
         )
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    low, high = min(x) / 2, max(x) * 2  # room around a single point, too
+    ax.set_xlim(low, high)
+    numbers = FuncFormatter(lambda v, _: f"{v:g}")
+    ax.xaxis.set_major_formatter(numbers)
+    # Between decades there is room for numbers only where decades are few.
+    ax.xaxis.set_minor_formatter(numbers if high < 10 * low else NullFormatter())
     _percent_log(ax, [1 - v for p in points for v in (p.low, p.accuracy, p.high)])
     plain(ax, grid="both")
 
@@ -117,7 +128,9 @@ def _percent_log(ax: Axes, errors: Sequence[float]) -> None:
     if len(inside) > 1:
         ax.set_yticks(inside)
         ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}%"))
+    shares = FuncFormatter(lambda v, _: f"{100 * v:g}%")
+    ax.yaxis.set_major_formatter(shares)
+    ax.yaxis.set_minor_formatter(shares)
     ax.set_ylim(low, high)
 
 

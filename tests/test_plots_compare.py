@@ -25,6 +25,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_whole_and_not_blank(name, tmp_path):
     plots.save(FIGURES[name](), tmp_path / "a.png")
