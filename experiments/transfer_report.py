@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from experiments import handout, job
 from experiments.transfer import FREE, Config
+from experiments.transfer_source import Origin
 from experiments.transfer_trials import ARMS
-from experiments.transferring import VALIDATION, Origin, Result, standing
+from experiments.transferring import Result, standing
 from jaxdl import config as settings
 from jaxdl import plots_transfer, runs
 from jaxdl.data import synthetic_svhn
@@ -34,6 +35,8 @@ class Findings(NamedTuple):
     """What all arms share."""
     origin: Origin
     dataset: Dataset
+    validation: int
+    """Images of the validation set that serve."""
     untouched: float | None
     """Test accuracy of the source as it is."""
     tuning: Sequence[Result]
@@ -319,7 +322,7 @@ def _rates(found: Findings) -> str:
         [
             "## How the learning rates were chosen",
             f"Each arm has a rate of its own, the same for all numbers of labels: the "
-            f"best by the mean accuracy on {_validation(found)} validation images "
+            f"best by the mean accuracy on {found.validation} validation images "
             f"after trainings with {' / '.join(f'{n:,}' for n in sizes)} labels, each "
             f"with another seed, of which no other figure here comes. (With few labels "
             f"a single training says little of a rate; hence one rate for all.) Three "
@@ -329,10 +332,6 @@ def _rates(found: Findings) -> str:
             handout.table(["arm", *(f"{rate:g}" for rate in rates)], rows),
         ]
     )
-
-
-def _validation(found: Findings) -> int:
-    return min(VALIDATION, len(found.dataset.validation.labels) // 10 * 10)
 
 
 def _data(found: Findings) -> str:
@@ -381,7 +380,7 @@ def _method(found: Findings) -> str:
             f"labelled "
             f"images of each class from the training set, the fewer within the more; "
             f"the "
-            f"rest of it stays unused. {_validation(found)} images of the validation "
+            f"rest of it stays unused. {found.validation} images of the validation "
             f"set serve for the choice of rates and the learning curves: more than one "
             f"would set apart from 100 labels, so that no arm suffers from an unlucky "
             f"choice. The test set is read by finished networks, from which nothing is "

@@ -3,25 +3,21 @@
 Import it late: it brings JAX.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from tqdm import tqdm
 
-from experiments import classify, cli, job, stored, transfer_trials, weights
+from experiments import cli, job, transfer_source, transfer_trials
 from experiments.transfer import FREE, Config
+from experiments.transfer_source import Origin
 from experiments.transfer_trials import POINTS, Point, Program, Source, Trial
-from jaxdl import config as settings
 from jaxdl import runs, runtime
-from jaxdl.config import DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.data import sources
 from jaxdl.data.sources import Dataset, Split
 from jaxdl.errors import InputError
-from jaxdl.models import pretrained, registry
 from jaxdl.search import journal
 from jaxdl.training import assemble
 from jaxdl.training.epoch import Evaluate
@@ -46,15 +42,6 @@ class Result(NamedTuple):
     test: float | None
     """Accuracy on the test set, in [0, 1]; None where rates were chosen."""
     seconds: float
-
-
-class Origin(NamedTuple):
-    """Where the source's weights come from, for logs and files."""
-
-    title: str
-    """What it is, in words."""
-    dataset: str
-    """What it was trained on, as far as that is known."""
 
 
 class Bench(NamedTuple):
@@ -96,7 +83,7 @@ def run(config: Config, dataset_name: str) -> None:
     )
     for count in config.labels:  # before the source is trained
         sources.balanced(dataset.train.labels, count, 0)
-    source, origin = source_of(config, dataset)
+    source, origin = transfer_source.obtain(config, dataset)
     for arm in config.arms:
         assemble.validate(transfer_trials.config_of(source, arm))
     began = time.monotonic()
@@ -121,6 +108,7 @@ def run(config: Config, dataset_name: str) -> None:
                 recipe=source.config,
                 origin=origin,
                 dataset=dataset,
+                validation=len(bench.validation.labels),
                 untouched=untouched,
                 tuning=chosen,
                 longer=longer,
@@ -165,107 +153,6 @@ def validate(config: Config) -> None:
     ):
         if number < least:
             raise InputError(f"--{option} must be at least {least}, not {number}")
-
-
-def source_of(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
-    """The network to transfer: given as a run or a file, or trained here.
-
-    Raises:
-      InputError: it cannot be read, or does not take such images.
-    """
-    facts = assemble.facts(dataset.train, dataset.classes)
-    recipe = settings.Config(
-        data=DataConfig(augment="digits", cache_dir=config.cache_dir),
-        model=_model(config),
-        optim=OptimConfig(schedule="onecycle"),
-        run=RunConfig(batch_size=config.batch_size),
-    )
-    if config.pretrained is not None:
-        model = dataclasses.replace(recipe.model, pretrained=config.pretrained)
-        recipe = dataclasses.replace(recipe, model=model)
-        weights.check(recipe)
-        path, found = weights.obtain(recipe)
-        variables = pretrained.load(
-            path,
-            model.arch,
-            image_shape=facts.image_shape,
-            num_classes=len(facts.classes),
-            key=jax.random.key(0),
-            **registry.options_for(model.arch, model),
-        )
-        origin = Origin(weights.described(found), "unknown to this program")
-        if config.pretrained == "imagenet":
-            origin = origin._replace(dataset="ImageNet")
-        return Source(recipe, facts, variables), origin
-    path = Path(config.source) if config.source else _trained_here(config)
-    run = stored.load(path, "best", config.cache_dir)
-    if run.facts.image_shape != facts.image_shape:
-        raise InputError(
-            f"--source={path} was trained on images of "
-            f"{'x'.join(map(str, run.facts.image_shape))}, and {dataset.name} has "
-            f"{'x'.join(map(str, facts.image_shape))}; give another run"
-        )
-    recipe = dataclasses.replace(
-        recipe,
-        data=dataclasses.replace(
-            recipe.data,
-            image_size=run.config.data.image_size,
-            normalise=run.config.data.normalise,
-        ),
-        # Its value only says that there are weights.
-        model=dataclasses.replace(run.config.model, pretrained=str(path)),
-    )
-    # The source's normalisation goes with its weights; all arms use it.
-    facts = facts._replace(mean=run.facts.mean, std=run.facts.std)
-    name = run.dataset["name"]
-    origin = Origin(
-        f"{recipe.model.arch}, trained on {run.dataset['train']:,} images of {name} "
-        f"in {run.config.run.epochs} epochs",
-        name,
-    )
-    return Source(recipe, facts, jax.device_get(run.variables)), origin
-
-
-def _model(config: Config) -> ModelConfig:
-    layout = config.layout
-    given = config.pretrained is not None  # in the layout that fits it
-    if layout is None and not given and registry.spec(config.arch).family == "resnet":
-        layout = "torchvision"
-    return ModelConfig(arch=config.arch, layout=layout)
-
-
-def _trained_here(config: Config) -> Path:
-    """The run of a source on synthetic_svhn; trained, or trained on, if need be."""
-    name = f"transfer-source-{config.arch}-{config.source_epochs}"
-    if config.layout is not None:
-        name += f"-{config.layout}"
-    path = config.out / "svhn" / name
-    if not (path / "result.json").exists():
-        tqdm.write("The source first:")
-        # Without batch normalisation the usual rate is too high.
-        rate = 0.1 if registry.spec(config.arch).has_batch_norm else 0.02
-        run = RunConfig(
-            epochs=config.source_epochs,
-            batch_size=128,
-            out=config.out,
-            name=name,
-            resume=path.exists(),
-        )
-        classify.run(
-            "svhn",
-            "svhn",
-            settings.Config(
-                data=DataConfig(
-                    dataset="synthetic_svhn",
-                    augment="digits",
-                    cache_dir=config.cache_dir,
-                ),
-                model=_model(config),
-                optim=OptimConfig(schedule="onecycle", learning_rate=rate),
-                run=run,
-            ),
-        )
-    return path
 
 
 def _header(config: Config, dataset: Dataset, origin: Origin, folder: Path) -> str:
