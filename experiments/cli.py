@@ -31,6 +31,10 @@ from jaxdl.errors import InputError
 
 T = TypeVar("T")
 
+FREE = ("out", "raw_dir", "cache_dir", "name", "resume")
+"""Settings of a study that may change when it goes on: where data and results lie, and
+which study it is."""
+
 
 def parse(experiment: str, default: Config, description: str) -> Config:
     """Reads a run's configuration from the command line.
@@ -75,31 +79,70 @@ def parse_plain(
     )
 
 
-def study_folder(
-    experiment: str,
-    config: Any,
-    free: tuple[str, ...],
-    described: Mapping[str, Any],
-) -> Path:
-    """The folder of a study; that of a new one is made, as `study_to_resume` reads it.
+def parse_study(experiment: str, kind: type[T], description: str) -> tuple[T, str]:
+    """Reads the settings of a study, and which data to load, from the command line.
+
+    With --resume, the stored settings take the place of the defaults, as in `parse`,
+    and the data are those that were really used: "auto" may find others by now.
 
     Args:
       experiment: its module, and its folder of studies.
-      config: its settings: a flat dataclass with out, name and resume.
-      free: fields that may change when a study goes on.
-      described: what its config.json has beside them: "dataset" at least.
+      kind: a flat dataclass with dataset, out, name and resume.
+      description: for the help.
+
+    Returns:
+      The settings, with a name where the study resumes, and the name of the data set.
+
+    Raises:
+      InputError: an option is at fault, there is no such study, or a setting changed.
+    """
+    module = f"experiments.{experiment}"
+    config: Any = parse_plain(module, kind, description)
+    if not config.resume:
+        return config, config.dataset
+    which = Config(run=RunConfig(out=config.out, name=config.name))
+    folder = run_to_resume(experiment, which)
+    described = runs.read_json(folder / "config.json")
+    names = [field.name for field in dataclasses.fields(config)]
+    kept: dict[str, Any] = {}
+    for key, value in described["config"].items():
+        if key not in names:
+            raise InputError(
+                f"{folder} is of another version of jaxdl ({key}); start a new study"
+            )
+        kept[key] = tuple(value) if isinstance(value, list) else value
+    stored = dataclasses.replace(config, **kept, name=folder.name, resume=True)
+    given = parse_plain(module, kind, description, stored)
+    changed = [
+        f"--{key.replace('_', '-')} was {_shown(getattr(stored, key))}, not "
+        f"{_shown(getattr(given, key))}"
+        for key in names
+        if key not in FREE and getattr(stored, key) != getattr(given, key)
+    ]
+    if changed:
+        raise InputError(
+            f"the study {folder} cannot go on with other settings "
+            f"({'; '.join(changed)}): leave them out, or start a new one"
+        )
+    return stored, described["dataset"]["name"]
+
+
+def study_folder(experiment: str, config: Any, described: Mapping[str, Any]) -> Path:
+    """The folder of a study; that of a new one is made, as `parse_study` reads it.
+
+    Args:
+      experiment: its module, and its folder of studies.
+      config: from `parse_study`.
+      described: what its config.json has beside the settings: "dataset" at least.
 
     Raises:
       InputError: a study of that name is there, or the folder cannot be made.
     """
     name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = config.out / experiment / name
+    folder: Path = config.out / experiment / name
     if not config.resume:
-        kept = {
-            key: value
-            for key, value in dataclasses.asdict(config).items()
-            if key not in (*free, "name", "resume")
-        }
+        settled = dataclasses.asdict(config).items()
+        kept = {key: value for key, value in settled if key not in FREE}
         runs.create(
             folder,
             {
@@ -109,50 +152,7 @@ def study_folder(
                 "versions": runs.versions(),
             },
         )
-    return Path(folder)
-
-
-def study_to_resume(
-    experiment: str, config: T, description: str, free: tuple[str, ...]
-) -> tuple[T, dict[str, Any]]:
-    """The stored settings of the study to resume, and all of its config.json.
-
-    Args:
-      experiment: its module, and its folder of studies.
-      config: from the command line: a flat dataclass with out, name and resume.
-      description: for the help.
-      free: fields that may change when a study goes on.
-
-    Raises:
-      InputError: no such study, or a changed setting.
-    """
-    given: Any = config
-    which = Config(run=RunConfig(out=given.out, name=given.name))
-    folder = run_to_resume(experiment, which)
-    described = runs.read_json(folder / "config.json")
-    names = [field.name for field in dataclasses.fields(given)]
-    kept: dict[str, Any] = {}
-    for key, value in described["config"].items():
-        if key not in names:
-            raise InputError(
-                f"{folder} is of another version of jaxdl ({key}); start a new study"
-            )
-        kept[key] = tuple(value) if isinstance(value, list) else value
-    stored = dataclasses.replace(given, **kept, name=folder.name, resume=True)
-    given = parse_plain(f"experiments.{experiment}", type(given), description, stored)
-    changed = [
-        f"--{key.replace('_', '-')} was {_shown(getattr(stored, key))}, not "
-        f"{_shown(getattr(given, key))}"
-        for key in names
-        if key not in (*free, "name", "resume")
-        and getattr(stored, key) != getattr(given, key)
-    ]
-    if changed:
-        raise InputError(
-            f"the study {folder} cannot go on with other settings "
-            f"({'; '.join(changed)}): leave them out, or start a new one"
-        )
-    return stored, described
+    return folder
 
 
 def run_to_resume(experiment: str, config: Config) -> Path:

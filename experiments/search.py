@@ -52,9 +52,6 @@ BASE = settings.Config(
 )
 """What the space leaves alone."""
 
-FREE = ("out", "raw_dir", "cache_dir")
-"""Where data and results lie may change when a study goes on."""
-
 _DATA = settings.DataConfig()
 
 
@@ -113,14 +110,10 @@ class Config:
 
 def main() -> None:
     """Parses the command line and runs."""
-    config = cli.parse_plain("experiments.search", Config, __doc__)
-    name = config.dataset
-    if config.resume:
-        config, described = cli.study_to_resume("search", config, __doc__, FREE)
-        name = described["dataset"]["name"]
+    config, dataset_name = cli.parse_study("search", Config, __doc__)
     from experiments import searching
 
-    searching.run(config, name)
+    searching.run(config, dataset_name)
 
 
 if __name__ == "__main__":

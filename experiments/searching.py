@@ -15,7 +15,7 @@ import jax
 from tqdm import tqdm
 
 from experiments import cli, job, search_report
-from experiments.search import BASE, FREE, Config
+from experiments.search import BASE, Config
 from jaxdl import runs, runtime
 from jaxdl.data import sources
 from jaxdl.data.sources import Dataset
@@ -80,9 +80,7 @@ def run(config: Config, dataset_name: str) -> None:
         default_for="mnist",
     )
     check_sizes(study, dataset)
-    folder = cli.study_folder(
-        "search", config, FREE, {"dataset": job.described(dataset)}
-    )
+    folder = cli.study_folder("search", config, {"dataset": job.described(dataset)})
     paths = Paths(folder)
     with runs.claimed(paths.folder):
         tqdm.write(_header(study, dataset, len(devices), paths.folder))

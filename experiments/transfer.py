@@ -40,9 +40,6 @@ from jaxdl import config as settings
 
 Arm = Literal["scratch", "all", "decay", "last-block", "head"]
 
-FREE = ("out", "raw_dir", "cache_dir")
-"""Where data and results lie may change when a study goes on."""
-
 _DATA = settings.DataConfig()
 
 
@@ -96,14 +93,10 @@ class Config:
 
 def main() -> None:
     """Parses the command line and runs."""
-    config = cli.parse_plain("experiments.transfer", Config, __doc__)
-    name = config.dataset
-    if config.resume:
-        config, described = cli.study_to_resume("transfer", config, __doc__, FREE)
-        name = described["dataset"]["name"]
+    config, dataset_name = cli.parse_study("transfer", Config, __doc__)
     from experiments import transferring
 
-    transferring.run(config, name)
+    transferring.run(config, dataset_name)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import handout, job
-from experiments.transfer import FREE, Config
+from experiments import cli, handout, job
+from experiments.transfer import Config
 from experiments.transfer_source import Origin
 from experiments.transfer_trials import ARMS
 from experiments.transferring import Result, standing
@@ -399,7 +399,7 @@ def _command(config: Config) -> str:
     words = ["python", "-m", "experiments.transfer"]
     for field in dataclasses.fields(Config):
         value, usual = getattr(config, field.name), field.default
-        if field.name in (*FREE, "name", "resume") or value == usual:
+        if field.name in cli.FREE or value == usual:
             continue
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(value, tuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from experiments import cli, job, transfer_source, transfer_trials
-from experiments.transfer import FREE, Config
+from experiments.transfer import Config
 from experiments.transfer_source import Origin
 from experiments.transfer_trials import POINTS, Point, Program, Source, Trial
 from jaxdl import runs, runtime
@@ -90,7 +90,6 @@ def run(config: Config, dataset_name: str) -> None:
     folder = cli.study_folder(
         "transfer",
         config,
-        FREE,
         {"dataset": job.described(dataset), "source": origin._asdict()},
     )
     with runs.claimed(folder):
