@@ -30,9 +30,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import cli
-from jaxdl import config as settings
-
-_DATA = settings.DataConfig()
+from jaxdl.config import default_cache_dir, default_raw_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +58,13 @@ class Config:
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Fine-tune from torchvision's ImageNet weights, in entries of their own.
     AlexNet, VGG and ResNet have them; images are resized to 64x64."""
-    dataset: str = _DATA.dataset
+    dataset: str = "auto"
     """Data set. "auto" is SVHN or, with a banner, synthetic_svhn.
     A set that is named is never replaced."""
-    raw_dir: Path | None = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().raw_dir
-    )
+    raw_dir: Path | None = dataclasses.field(default_factory=default_raw_dir)
     """Folder with train_32x32.mat and test_32x32.mat, used instead of a download.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().cache_dir
-    )
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Folder where prepared data and compiled programs are kept."""
     out: Path = Path("checkpoints")
     """Folder that gets compare/<name>/."""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from experiments import cli
 from jaxdl import runs
-from jaxdl.config import DataConfig
+from jaxdl.config import default_cache_dir, default_raw_dir
 from jaxdl.errors import InputError
 
 
@@ -51,10 +51,10 @@ class Config:
     name: str | None = None
     """Name of the study; one of that name is replaced.
     Without this option: the time."""
-    raw_dir: Path | None = DataConfig().raw_dir
+    raw_dir: Path | None = dataclasses.field(default_factory=default_raw_dir)
     """With --run: folder with the official raw files.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = DataConfig().cache_dir
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Folder where prepared data and compiled programs are kept."""
     check: Path | None = None
     """Folder of an earlier study: verify its certificates anew, and do nothing else."""

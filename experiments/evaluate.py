@@ -15,9 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import cli
-from jaxdl.config import DataConfig
-
-_DEFAULTS = DataConfig()
+from jaxdl.config import default_cache_dir, default_raw_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +28,10 @@ class EvaluateConfig:
     """Part of the data set."""
     checkpoint: Literal["best", "latest"] = "best"
     """The best checkpoint by validation accuracy, or the latest."""
-    raw_dir: Path | None = _DEFAULTS.raw_dir
+    raw_dir: Path | None = dataclasses.field(default_factory=default_raw_dir)
     """Folder with the official raw files.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = _DEFAULTS.cache_dir
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where prepared data and compiled programs are kept."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead of text."""

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import cli
-from jaxdl.config import Config, DataConfig
+from jaxdl.config import Config, default_cache_dir
 from jaxdl.errors import InputError
 
 
@@ -35,7 +35,7 @@ class ExportConfig:
     A file of that name is replaced."""
     checkpoint: Literal["best", "latest"] = "best"
     """The best checkpoint by validation accuracy, or the latest."""
-    cache_dir: Path = DataConfig().cache_dir
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where compiled programs are kept."""
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments import cli
 from jaxdl import runs
-from jaxdl.config import DataConfig
+from jaxdl.config import default_cache_dir
 from jaxdl.errors import InputError
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     path = folder(config)
     from jaxdl import runtime
 
-    runtime.start(DataConfig().cache_dir)
+    runtime.start(default_cache_dir())
     import jax
 
     from experiments import logistic_fits, logistic_paths, logistic_report

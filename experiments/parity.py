@@ -24,13 +24,11 @@ from typing import Annotated, Any
 import tyro
 
 from experiments import cli
-from jaxdl.config import DataConfig
+from jaxdl.config import default_cache_dir
 from jaxdl.errors import InputError
 from jaxdl.models import registry
 
 NAMES = tuple(name for name in registry.names() if registry.spec(name).torchvision)
-
-_DEFAULTS = DataConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class ParityConfig:
     jaxdl reads it with its own reader, torchvision with torch's, strictly."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print a JSON list, for programs, instead of a table."""
-    cache_dir: Path = _DEFAULTS.cache_dir
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where compiled programs are kept."""
 
 

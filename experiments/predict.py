@@ -17,10 +17,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiments import cli
-from jaxdl.config import DataConfig
+from jaxdl.config import default_cache_dir
 from jaxdl.errors import InputError
-
-_DEFAULTS = DataConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +35,7 @@ class PredictConfig:
     """Image files, PNG or JPEG."""
     checkpoint: Literal["best", "latest"] = "best"
     """The best checkpoint by validation accuracy, or the latest."""
-    cache_dir: Path = _DEFAULTS.cache_dir
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where compiled programs are kept."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print a JSON array instead of text."""

@@ -52,8 +52,6 @@ BASE = settings.Config(
 )
 """What the space leaves alone."""
 
-_DATA = settings.DataConfig()
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -84,16 +82,12 @@ class Config:
     """Decides which configurations are drawn, and the validation split."""
     ablation_epochs: int = 10
     """Epochs of each network of the ablation; 0 leaves it out."""
-    dataset: str = _DATA.dataset
+    dataset: str = "auto"
     """Data set. "auto" is MNIST or, with a banner, the part that comes with jaxdl."""
-    raw_dir: Path | None = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().raw_dir
-    )
+    raw_dir: Path | None = dataclasses.field(default_factory=settings.default_raw_dir)
     """Folder with the four idx .gz files of MNIST, used instead of a download.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().cache_dir
-    )
+    cache_dir: Path = dataclasses.field(default_factory=settings.default_cache_dir)
     """Folder where prepared data and compiled programs are kept."""
     validation: int | None = None
     """Training examples set apart, on which trials are ranked.

@@ -36,11 +36,9 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import cli
-from jaxdl import config as settings
+from jaxdl.config import default_cache_dir, default_raw_dir
 
 Arm = Literal["scratch", "all", "decay", "last-block", "head"]
-
-_DATA = settings.DataConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +69,13 @@ class Config:
     """Steps of each training."""
     batch_size: int = 32
     """Images per step."""
-    dataset: str = _DATA.dataset
+    dataset: str = "auto"
     """Target. "auto" is mnist_colour or, with a banner, mnist_embedded_colour.
     mnist_colour is made from MNIST: downloaded, or from --raw-dir."""
-    raw_dir: Path | None = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().raw_dir
-    )
+    raw_dir: Path | None = dataclasses.field(default_factory=default_raw_dir)
     """Folder with the four idx .gz files of MNIST, used instead of a download.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = dataclasses.field(
-        default_factory=lambda: settings.DataConfig().cache_dir
-    )
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Folder where prepared data and compiled programs are kept."""
     out: Path = Path("checkpoints")
     """Folder that gets transfer/<name>/, and svhn/<run>/ for a source trained here."""

@@ -20,12 +20,14 @@ Schedule = Literal["constant", "step", "cosine", "onecycle"]
 Finetune = Literal["all", "last-block", "head"]
 
 
-def _raw_dir_from_environment() -> Path | None:
+def default_raw_dir() -> Path | None:
+    """Where raw files lie without --raw-dir: what JAXDL_RAW_DIR says, if anything."""
     value = os.environ.get("JAXDL_RAW_DIR")
     return Path(value) if value else None
 
 
-def _cache_dir_from_environment() -> Path:
+def default_cache_dir() -> Path:
+    """Without --cache-dir: what JAXDL_CACHE_DIR says, else ~/.cache/jaxdl."""
     value = os.environ.get("JAXDL_CACHE_DIR")
     return Path(value) if value else Path.home() / ".cache" / "jaxdl"
 
@@ -37,11 +39,11 @@ class DataConfig:
     dataset: str = "auto"
     """Data set. "auto" is the real one or, with a banner, the embedded stand-in.
     A set that is named is never replaced."""
-    raw_dir: Path | None = dataclasses.field(default_factory=_raw_dir_from_environment)
+    raw_dir: Path | None = dataclasses.field(default_factory=default_raw_dir)
     """Folder with the official raw files, used instead of a download.
     MNIST: the four idx .gz files. SVHN: train_32x32.mat and test_32x32.mat.
     Without this option: what JAXDL_RAW_DIR says."""
-    cache_dir: Path = dataclasses.field(default_factory=_cache_dir_from_environment)
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Folder where prepared data and compiled programs are kept.
     Without this option: what JAXDL_CACHE_DIR says, else ~/.cache/jaxdl."""
     validation: int | None = None
