@@ -3,7 +3,6 @@
 Import it late: it brings JAX.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -164,7 +163,7 @@ above.
 def _provenance(found: Findings, seconds: float) -> str:
     networks = "; ".join(dict.fromkeys(one.data for one in found.spectra))
     return handout.provenance(
-        " ".join(["python -m experiments.convexity", *sys.argv[1:]]),
+        handout.command("convexity"),
         f"the table and its figures: {table.DATA}; deep linear networks under MSE: "
         f"{DIGITS}, under CE: {MEANS}; the spectra: {networks}",
         seconds,

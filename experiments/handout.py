@@ -6,6 +6,8 @@ server as it is. Both are in the folder of the study, beside the figures.
 
 import base64
 import html
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from markdown_it.token import Token
 from matplotlib.figure import Figure
 
 from jaxdl import plots, runs
+from jaxdl.search.ablation import Effect
 
 _STYLE = """
 body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
@@ -55,6 +58,28 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table. A "|" in a cell is escaped; a None is an empty cell."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def share(effect: Effect) -> str:
+    """A share and its interval in per cent, as 98.20% [98.00%, 98.40%]."""
+    return f"{effect.mean:.2%} [{effect.low:.2%}, {effect.high:.2%}]"
+
+
+def points(effect: Effect, *, sign: bool = True) -> str:
+    """A difference of shares and its interval in points, as +0.12 [-0.10, +0.34].
+
+    Args:
+      effect: of shares in [0, 1].
+      sign: whether a plus is shown.
+    """
+    mean, low, high = (100 * x for x in effect)
+    plus = "+" if sign else ""
+    return f"{mean:{plus}.2f} [{low:{plus}.2f}, {high:{plus}.2f}]"
+
+
+def command(experiment: str) -> str:
+    """The command line of this process, for a shell."""
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
 
 
 def provenance(command: str, data: str, seconds: float) -> str:

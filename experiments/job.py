@@ -178,15 +178,15 @@ def header(job: Job, path: Path, state: TrainState) -> str:
 def data_lines(dataset: Dataset) -> list[str]:
     """The first lines of a log: the data's notice, if there is one, name and sizes."""
     lines = [] if dataset.notice is None else [dataset.notice, ""]
-    sizes = ", ".join(
-        f"{len(split.labels):,} {name}"
-        for name, split in (
-            ("train", dataset.train),
-            ("validation", dataset.validation),
-            ("test", dataset.test),
-        )
+    return [*lines, f"Data:    {dataset.name} ({sizes(dataset)})"]
+
+
+def sizes(dataset: Dataset) -> str:
+    """How many images there are, as "55,000 train, 5,000 validation, 10,000 test"."""
+    counts = described(dataset)
+    return ", ".join(
+        f"{counts[name]:,} {name}" for name in ("train", "validation", "test")
     )
-    return [*lines, f"Data:    {dataset.name} ({sizes})"]
 
 
 def parameters(job: Job) -> int:

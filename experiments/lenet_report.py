@@ -1,7 +1,5 @@
 """The report of `experiments.lenet_failure`."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +92,7 @@ def write(
         _table(tried),
         _meaning(dataset),
         handout.provenance(
-            f"python -m experiments.lenet_failure {shlex.join(sys.argv[1:])}".strip(),
+            handout.command("lenet_failure"),
             f"{dataset.name}, {len(dataset.train.labels):,} images to train on and "
             f"{len(dataset.test.labels):,} to test; for the networks from MNIST, "
             f"mnist_embedded",

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 from scipy.special import expit
 
 from experiments import handout, logistic_fits, logistic_paths, verdicts
@@ -21,6 +20,7 @@ from experiments.verdicts import LOSSES, Claim
 from jaxdl import calibration, logistic, plots_logistic, separation
 from jaxdl.config import Loss
 from jaxdl.logistic import Linear
+from jaxdl.search import ablation
 
 Section = tuple[str, dict[str, Figure]]
 """Markdown, and the figures that it shows."""
@@ -314,16 +314,14 @@ more robust? By measure, over both data sets and the ratios from 1:{ratios[1]} o
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[str, str]:
     """Geometric mean of above / below over the seeds, and its 95 % interval."""
-    logs = np.log(above / below)
-    reach = stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)
-    mean, low, high = np.exp([logs.mean(), logs.mean() - reach, logs.mean() + reach])
+    mean, low, high = np.exp(ablation.mean(np.log(above / below)))
     return f"{mean:.2f}", f"{low:.2f} to {high:.2f}"
 
 
 def _mean(values: np.ndarray, digits: int) -> str:
     """The mean over the seeds, with half of its 95 % interval."""
-    reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.{digits}f} ± {reach:.{digits}f}"
+    found = ablation.mean(values)
+    return f"{found.mean:.{digits}f} ± {found.high - found.mean:.{digits}f}"
 
 
 def _chosen_rates(races: Mapping[str, Any]) -> str:

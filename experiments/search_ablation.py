@@ -18,6 +18,7 @@ CELLS = (
     (1, 1, "dropout, batch norm"),
 )
 """Dropout, batch norm, name."""
+MEASURES = ("train", "test", "gap")
 
 
 class Ablation(NamedTuple):
@@ -89,9 +90,9 @@ class Ablation(NamedTuple):
             [
                 [
                     name,
-                    _percent(design.mean(self.train[i, j])),
-                    _percent(design.mean(self.test[i, j])),
-                    _points(design.mean(self.gap[i, j]), sign=False),
+                    handout.share(design.mean(self.train[i, j])),
+                    handout.share(design.mean(self.test[i, j])),
+                    handout.points(design.mean(self.gap[i, j]), sign=False),
                 ]
                 for i, j, name in CELLS
             ],
@@ -108,7 +109,7 @@ class Ablation(NamedTuple):
         changes = handout.table(
             ["change, in points", "training accuracy", "test accuracy", "gap"],
             [
-                [name, *(_points(by_measure[m][key]) for m in ("train", "test", "gap"))]
+                [name, *(handout.points(by_measure[m][key]) for m in MEASURES)]
                 for key, name in contrasts.items()
             ],
         )
@@ -141,12 +142,12 @@ class Ablation(NamedTuple):
         said = []
         for key, name in (("first", "Dropout"), ("second", "Batch normalisation")):
             judged = verdicts[name.lower() if key == "first" else "batch norm"]
-            train, test, gap = (found[m][key] for m in ("train", "test", "gap"))
+            train, test, gap = (handout.points(found[m][key]) for m in MEASURES)
             said.append(
                 f"**{name}**: mitigates overfitting, *"
-                f"{judged['mitigates overfitting']}* (gap {_points(gap)} points); "
+                f"{judged['mitigates overfitting']}* (gap {gap} points); "
                 f"enhances generalisation, *{judged['enhances generalisation']}* (test "
-                f"accuracy {_points(test)} points; training accuracy {_points(train)})."
+                f"accuracy {test} points; training accuracy {train})."
             )
         largest = max(abs(found["test"][k].mean) for k in ("first", "second"))
         share = found["test"]["both"].mean
@@ -157,13 +158,3 @@ class Ablation(NamedTuple):
             f"{100 * largest:.2f} points."
         )
         return " ".join(said)
-
-
-def _percent(effect: Effect) -> str:
-    return f"{effect.mean:.2%} [{effect.low:.2%}, {effect.high:.2%}]"
-
-
-def _points(effect: Effect, *, sign: bool = True) -> str:
-    mean, low, high = (100 * x for x in effect)
-    plus = "+" if sign else ""
-    return f"{mean:{plus}.2f} [{low:{plus}.2f}, {high:{plus}.2f}]"

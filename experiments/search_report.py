@@ -1,7 +1,5 @@
 """The report of `experiments.search`: what was found, and what mattered."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -284,11 +282,7 @@ def _method(found: Findings) -> str:
     )
     spent = sum(r.seconds for some in found.results for r in some)
     spent += sum(r.seconds for r in found.cells)
-    data = ", ".join(
-        f"{count:,} {name}" if name != "name" else str(count)
-        for name, count in job.described(found.dataset).items()
-    )
-    words = ["python", "-m", "experiments.search", *sys.argv[1:]]
+    data = f"{found.dataset.name}, {job.sizes(found.dataset)}"
     return "\n\n".join(
         [
             "## How",
@@ -301,7 +295,7 @@ def _method(found: Findings) -> str:
                 if found.ablation
                 else "."
             ),
-            handout.provenance(shlex.join(words), data, found.seconds)
+            handout.provenance(handout.command("search"), data, found.seconds)
             + f" Trials took {spent:.0f} s, over all sessions of the study.",
         ]
     )

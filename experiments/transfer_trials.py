@@ -6,7 +6,7 @@ Import it late: it brings JAX.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -71,6 +71,16 @@ class Point(NamedTuple):
     """On the validation images; None where the training diverged."""
     accuracy: float
     """In [0, 1], on the validation images; 0 where the training diverged."""
+
+
+class Result(NamedTuple):
+    """What a training has come to."""
+
+    trial: Trial
+    curve: tuple[Point, ...]
+    test: float | None
+    """Accuracy on the test set, in [0, 1]; None where rates were chosen."""
+    seconds: float
 
 
 class Source(NamedTuple):
@@ -215,6 +225,13 @@ def run(
             ),
             state.variables,
         )
+
+
+def standing(results: Sequence[Result]) -> tuple[float, float]:
+    """By what rates are ranked: mean accuracy at the end, and among equals the loss."""
+    ends = [result.curve[-1] for result in results]
+    losses = [float("inf") if end.loss is None else end.loss for end in ends]
+    return sum(end.accuracy for end in ends) / len(ends), -sum(losses)
 
 
 def untouched(source: Source, evaluate: Evaluate, test: Split) -> Scores:

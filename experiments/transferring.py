@@ -4,7 +4,6 @@ Import it late: it brings JAX.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ from tqdm import tqdm
 
 from experiments import cli, job, transfer_source, transfer_trials
 from experiments.transfer import Config
+from experiments.transfer_findings import Findings
 from experiments.transfer_source import Origin
-from experiments.transfer_trials import POINTS, Point, Program, Source, Trial
+from experiments.transfer_trials import POINTS, Point, Program, Result, Source, Trial
 from jaxdl import runs, runtime
 from jaxdl.data import sources
 from jaxdl.data.sources import Dataset, Split
@@ -32,16 +32,6 @@ LEAST, MOST = -8, 2
 """How far the search may go."""
 VALIDATION = 500
 """Validation images, as many of each class."""
-
-
-class Result(NamedTuple):
-    """What a training has come to."""
-
-    trial: Trial
-    curve: tuple[Point, ...]
-    test: float | None
-    """Accuracy on the test set, in [0, 1]; None where rates were chosen."""
-    seconds: float
 
 
 class Bench(NamedTuple):
@@ -102,7 +92,7 @@ def run(config: Config, dataset_name: str) -> None:
 
         page = transfer_report.write(
             folder,
-            transfer_report.Findings(
+            Findings(
                 config=config,
                 recipe=source.config,
                 origin=origin,
@@ -265,7 +255,7 @@ def _tuned(bench: Bench, arm: str, bar: Any) -> tuple[float, list[Result]]:
         ]
 
     def best() -> int:
-        return max(tried, key=lambda power: standing(tried[power]))
+        return max(tried, key=lambda power: transfer_trials.standing(tried[power]))
 
     for power in FIRST_RATES:
         attempt(power)
@@ -282,13 +272,6 @@ def _for_choice(bench: Bench, arm: str, rate: float, steps: int) -> list[Trial]:
         Trial(arm, labels, TUNING_SEED + i, rate, steps)
         for i, labels in enumerate(bench.config.labels)
     ]
-
-
-def standing(results: Sequence[Result]) -> tuple[float, float]:
-    """By what rates are ranked: mean accuracy at the end, and among equals the loss."""
-    ends = [result.curve[-1] for result in results]
-    losses = [float("inf") if end.loss is None else end.loss for end in ends]
-    return sum(end.accuracy for end in ends) / len(ends), -sum(losses)
 
 
 def _result(bench: Bench, trial: Trial, bar: Any) -> Result:

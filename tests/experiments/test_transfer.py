@@ -12,8 +12,7 @@ from scipy import stats
 
 from experiments import transfer_trials, transferring
 from experiments.transfer import Config
-from experiments.transfer_trials import Point, Source, Trial
-from experiments.transferring import Result
+from experiments.transfer_trials import Point, Result, Source, Trial
 from jaxdl import config as settings
 from jaxdl.data import batches, sources
 from jaxdl.data.batches import Layout
