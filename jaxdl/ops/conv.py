@@ -10,6 +10,7 @@ The choice depends on static shapes alone, so the same program gives the same bi
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,8 @@ def algorithms(conv: Convolution) -> list[str]:
     convolutions ("direct") lose their speed where a row of pixels is shorter than a
     register block and the weights, read anew for each image, exceed the cache; products
     over taps do not. And they make vectors of channels, which few channels leave empty;
-    "small" makes them of images.
+    "small" makes them of images. "winograd" trades multiplications for additions and
+    memory; where vectors are as wide as AVX-512's it has not been measured.
     """
     pixels = conv.result[0] * conv.result[1]
     weights = conv.channels * conv.outputs
@@ -57,6 +59,10 @@ def algorithms(conv: Convolution) -> list[str]:
         return ["product", "direct"]
     if _is_partly_blind(conv):
         return ["taps"]
+    if _saves_multiplications(conv):
+        return ["winograd", "direct"]
+    if _is_slow_at_weights(conv):
+        return ["taps", "direct"]
     if (
         pixels == 1
         or (pixels <= 4 and weights >= 2**14)
@@ -99,6 +105,39 @@ def _is_one_product(conv: Convolution) -> bool:
         and conv.kernel != (1, 1)
         and conv.images <= 2
         and conv.images < rows <= 64
+    )
+
+
+def _saves_multiplications(conv: Convolution) -> bool:
+    """Whether to compute a 3x3 kernel in 16 multiplications for each 36.
+
+    The tiles of 2x2 results must be enough to be worth the transform of the kernel,
+    and the channels enough to be worth that of the pixels.
+    """
+    shorter = min(*conv.size, *conv.result)
+    tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)
+    return (
+        native.lanes() == 8
+        and conv.kernel == (3, 3)
+        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
+        and min(conv.channels, conv.outputs) >= 64
+        and shorter >= 4
+        and tiles >= 128
+    )
+
+
+def _is_slow_at_weights(conv: Convolution) -> bool:
+    """Whether it is a weight gradient that oneDNN has no good kernel for.
+
+    Without AVX-512 it computes those of AlexNet's 5x5 kernels at two thirds of a
+    product's speed.
+    """
+    return (
+        native.lanes() == 8
+        and conv.direction == "weight gradient"
+        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
+        and min(conv.channels, conv.outputs) >= 64
+        and conv.images >= 32
     )
 
 

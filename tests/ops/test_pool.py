@@ -81,7 +81,7 @@ NONE = 0, 0
 PADS = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(
     (1, 1, 1), 3, (1, 1), (1, 1), ((0, 0), (0, 0)), jnp.float32, -np.inf, 0, "pure"
 )

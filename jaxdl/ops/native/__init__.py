@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-ALGORITHMS = ("direct", "taps", "small", "product")
-"""oneDNN's own, products over taps, few channels, one product."""
+ALGORITHMS = ("direct", "taps", "small", "product", "winograd")
+"""oneDNN's own, products over taps, few channels, one product, 3x3 in fewer
+multiplications."""
 
 _ONEDNN = "onednn-cpu-tbb"
 _TARGETS = (
@@ -114,6 +115,7 @@ def _register(library: ctypes.CDLL) -> None:
     for name in ("jaxdl_conv_type_id", "jaxdl_conv_type_info"):
         getattr(library, name).restype = ctypes.c_void_p
     library.jaxdl_conv_plan.restype = ctypes.c_int64
+    library.jaxdl_lanes.restype = ctypes.c_int64
     jax.ffi.register_ffi_type(
         "jaxdl_conv",
         {
@@ -137,6 +139,13 @@ def _capsule(pointer: int) -> Any:
     make.restype = ctypes.py_object
     make.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     return make(pointer, None, None)
+
+
+@functools.cache
+def lanes() -> int:
+    """Floats in the processor's widest vectors: 16, 8 or 4; 0 without the engine."""
+    library = load()
+    return 0 if isinstance(library, str) else library.jaxdl_lanes()
 
 
 @functools.lru_cache(maxsize=4096)

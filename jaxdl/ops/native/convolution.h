@@ -12,7 +12,7 @@
 
 namespace jaxdl {
 
-enum Algorithm : int64_t { kDirect = 0, kTaps = 1, kSmall = 2, kProduct = 3 };
+enum Algorithm : int64_t { kDirect = 0, kTaps = 1, kSmall = 2, kProduct = 3, kWinograd = 4 };
 enum Direction : int64_t { kForward = 0, kInputGradient = 1, kWeightGradient = 2 };
 
 // Mirrors jaxdl/ops/native/__init__.py: Geometry, in that order.
@@ -51,6 +51,7 @@ std::unique_ptr<Convolution> MakeDirect(const Geometry& g);
 std::unique_ptr<Convolution> MakeTaps(const Geometry& g);
 std::unique_ptr<Convolution> MakeSmall(const Geometry& g);
 std::unique_ptr<Convolution> MakeProduct(const Geometry& g);
+std::unique_ptr<Convolution> MakeWinograd(const Geometry& g);
 
 inline const dnnl::engine& Cpu() {
   static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "convolution.h"
+#include "small.h"
 
 namespace jaxdl {
 namespace {
@@ -33,6 +34,8 @@ std::unique_ptr<Convolution> Make(const int64_t* fields) {
       return MakeSmall(g);
     case kProduct:
       return MakeProduct(g);
+    case kWinograd:
+      return MakeWinograd(g);
   }
   throw std::invalid_argument("no such algorithm");
 }
@@ -95,6 +98,11 @@ XLA_FFI_TypeId* jaxdl_conv_type_id() { return &jaxdl::Prepared::id; }
 const XLA_FFI_TypeInfo* jaxdl_conv_type_info() {
   static const XLA_FFI_TypeInfo info = xla::ffi::MakeTypeInfo<jaxdl::Prepared>();
   return &info;
+}
+
+// Floats in the widest vectors that the processor computes with.
+int64_t jaxdl_lanes() {
+  return jaxdl::SmallAvx512() != nullptr ? 16 : jaxdl::SmallAvx2() != nullptr ? 8 : 4;
 }
 
 // Bytes of workspace for a geometry; negative where there is no such convolution.

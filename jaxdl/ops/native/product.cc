@@ -10,8 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "alone.h"
 #include "convolution.h"
-#include "tbb/task_arena.h"
 
 namespace jaxdl {
 namespace {
@@ -22,13 +22,6 @@ constexpr int64_t kLeastShared = 1 << 21;  // multiply-adds: some 10 us of one c
 constexpr int64_t kPiece = 1 << 22;
 constexpr int64_t kMostPieces = 32;
 constexpr int64_t kUnit = 16;  // floats in a cache line, which no two pieces share
-
-// Calls `work` with oneDNN on the calling thread alone.
-template <typename Work>
-void Alone(const Work& work) {
-  thread_local tbb::task_arena arena(1);
-  arena.execute(work);
-}
 
 struct Matrix {
   int64_t by_row, by_column;
