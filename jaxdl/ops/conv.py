@@ -112,7 +112,8 @@ def _saves_multiplications(conv: Convolution) -> bool:
     """Whether to compute a 3x3 kernel in 16 multiplications for each 36.
 
     The tiles of 2x2 results must be enough to be worth the transform of the kernel,
-    and the channels enough to be worth that of the pixels.
+    and the channels enough to be worth that of the pixels. Where a pixel is infinite,
+    its tile is NaN.
     """
     shorter = min(*conv.size, *conv.result)
     tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)

@@ -113,7 +113,11 @@ def assert_close(ours, theirs, tolerance):
 # another order turns a unit on or off, and the runs part.
 @pytest.mark.parametrize(("devices", "lanes"), [(1, 3), (2, 1)])
 def test_a_trial_among_others_equals_the_same_alone(splits, each_alone, devices, lanes):
-    """300 steps in float32, to 1e-5 of the largest parameter of an array."""
+    """300 steps in float32, to 3e-5 of the largest parameter of an array.
+
+    The products of trials side by side add up in another order, and what that rounds
+    otherwise grows with the steps: to 1.2e-5 on a processor with AVX2.
+    """
     found = list(together(SEVERAL, splits, devices, lanes))
     for (expected, its_accuracy), (state, accuracy) in zip(
         each_alone, found, strict=True
@@ -122,8 +126,8 @@ def test_a_trial_among_others_equals_the_same_alone(splits, each_alone, devices,
         chex.assert_trees_all_equal(
             jax.random.key_data(state.key), jax.random.key_data(expected.key)
         )  # from which the order of the data derives
-        assert_close(state.variables, expected.variables, 1e-5)
-        assert_close(state.ema, expected.ema, 1e-5)
+        assert_close(state.variables, expected.variables, 3e-5)
+        assert_close(state.ema, expected.ema, 3e-5)
         assert accuracy == its_accuracy
 
 

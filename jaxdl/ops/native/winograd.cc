@@ -25,7 +25,7 @@ constexpr int64_t kPlaces = 16;
 constexpr int64_t kChunk = 4 << 20;  // bytes of transformed tiles, in cache at a time
 constexpr int64_t kApart = 64;       // floats between places, lest they share cache sets
 constexpr int64_t kWide = 8;         // channels in a vector
-constexpr int64_t kGrain = 64;       // tiles in a piece of a transform
+constexpr int64_t kGrain = 16;       // tiles in a piece of a transform
 
 typedef float Vector __attribute__((vector_size(kWide * sizeof(float))));
 
