@@ -5,7 +5,8 @@ and in loops (`lax.scan`, `fori_loop`), where it does not even find its own fast
 `enable` replaces it at the moment when JAX hands a convolution to XLA. Differentiation,
 `vmap` and the rest of JAX happen before and know nothing, so it serves any model.
 
-The choice depends on static shapes alone, so the same program gives the same bits.
+The choice depends on static shapes and the processor's instructions alone, so on one
+machine the same program gives the same bits.
 """
 
 import functools
@@ -108,6 +109,15 @@ def _is_one_product(conv: Convolution) -> bool:
     )
 
 
+def _is_for_avx2(conv: Convolution) -> bool:
+    """Whether it is of those that oneDNN is slow at without AVX-512: many channels."""
+    return (
+        native.lanes() == 8
+        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
+        and min(conv.channels, conv.outputs) >= 64
+    )
+
+
 def _saves_multiplications(conv: Convolution) -> bool:
     """Whether to compute a 3x3 kernel in 16 multiplications for each 36.
 
@@ -118,12 +128,7 @@ def _saves_multiplications(conv: Convolution) -> bool:
     shorter = min(*conv.size, *conv.result)
     tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)
     return (
-        native.lanes() == 8
-        and conv.kernel == (3, 3)
-        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
-        and min(conv.channels, conv.outputs) >= 64
-        and shorter >= 4
-        and tiles >= 128
+        _is_for_avx2(conv) and conv.kernel == (3, 3) and shorter >= 4 and tiles >= 128
     )
 
 
@@ -134,11 +139,7 @@ def _is_slow_at_weights(conv: Convolution) -> bool:
     product's speed.
     """
     return (
-        native.lanes() == 8
-        and conv.direction == "weight gradient"
-        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
-        and min(conv.channels, conv.outputs) >= 64
-        and conv.images >= 32
+        _is_for_avx2(conv) and conv.direction == "weight gradient" and conv.images >= 32
     )
 
 

@@ -4,8 +4,9 @@ XLA's CPU backend walks each window of a pooling pixel by pixel, and takes some 
 times longer than memory needs to give the gradient of a maximum to its pixel ("select
 and scatter"). `enable` mends both where JAX hands them to XLA, for `lax.reduce_window`
 and so for `flax.linen.max_pool`, `avg_pool` and the like: they become choices between
-strided slices, which XLA fuses into one pass. Differentiation, `vmap` and the rest of
-JAX happen before and know nothing.
+strided slices, which XLA fuses into one pass; the native engine has a kernel for the
+gradient of a maximum. Differentiation, `vmap` and the rest of JAX happen before and
+know nothing.
 
 All forms give what XLA's own give, ties and NaNs included: of a window's pixels in
 row-major order, padding of -inf among them, the gradient goes to the one left by "keep
