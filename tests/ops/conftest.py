@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxdl import ops
+from jaxdl.ops import conv
 from jaxdl.ops import engine as engines
 
 
@@ -34,6 +35,20 @@ def native_engine(enabled):
         pytest.skip(f"no native engine: {reason}")
     with engines.using("native"):
         yield
+
+
+@pytest.fixture(scope="module")
+def algorithm(request):
+    """The module's convolutions are done so, and by "direct" what that refuses."""
+    if reason := engines.missing():
+        pytest.skip(f"no native engine: {reason}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "algorithms", lambda _: [request.param, "direct"])
+        ops.enable()
+        jax.clear_caches()
+        yield
+        ops.disable()
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -1,61 +1,30 @@
 """Convolutions of few channels: vectors over images give what the definition says."""
 
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from definition import correlate
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxdl.ops import conv, native
+from jaxdl.ops import native
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-CPU_INFO = Path("/proc/cpuinfo")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def native_convolutions():
-    reason = native.load()
-    if isinstance(reason, str):
-        pytest.skip(f"no native engine: {reason}")
-    if not CPU_INFO.exists() or "avx2" not in CPU_INFO.read_text():
-        pytest.skip("no AVX2")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv, "algorithms", lambda _: ["small", "direct"])
-        conv.enable()
-        jax.clear_caches()
-        yield
-        conv.disable()
-        jax.clear_caches()
+pytestmark = [
+    pytest.mark.usefixtures("algorithm"),
+    pytest.mark.parametrize("algorithm", ["small"], indirect=True),
+    pytest.mark.skipif(native.lanes() < 8, reason="no AVX2"),
+]
 
 
 def defined(images, kernel, gradient, padding, strides):
     """The convolution and its two gradients by definition, in float64."""
-    images, kernel, gradient = (
-        np.asarray(a, np.float64) for a in (images, kernel, gradient)
-    )
-    (top, bottom), (left, right) = padding
-    padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    out, by_image = np.zeros_like(gradient), np.zeros_like(padded)
-    by_kernel = np.zeros_like(kernel)
-    rows, columns = (
-        (n - 1) * s + 1 for n, s in zip(gradient.shape[1:3], strides, strict=True)
-    )
-    for i, j in np.ndindex(kernel.shape[:2]):
-        seen = (
-            slice(None),
-            slice(i, i + rows, strides[0]),
-            slice(j, j + columns, strides[1]),
-        )
-        out += padded[seen] @ kernel[i, j]
-        by_image[seen] += gradient @ kernel[i, j].T
-        by_kernel[i, j] = np.einsum("nrci,nrco->io", padded[seen], gradient)
-    height, width = images.shape[1:3]
-    return out, by_image[:, top : top + height, left : left + width], by_kernel
+    return correlate(images, kernel, gradient, strides, padding, dilation=(1, 1))
 
 
 def lowered(images, kernel, gradient, padding, strides):

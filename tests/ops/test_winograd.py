@@ -8,23 +8,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxdl.ops import conv, engine, native
+from jaxdl.ops import engine, native
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def winograd():
-    reason = native.load()
-    if isinstance(reason, str):
-        pytest.skip(f"no native engine: {reason}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv, "algorithms", lambda _: ["winograd", "direct"])
-        conv.enable()
-        jax.clear_caches()
-        yield
-        conv.disable()
-        jax.clear_caches()
+pytestmark = [
+    pytest.mark.usefixtures("algorithm"),
+    pytest.mark.parametrize("algorithm", ["winograd"], indirect=True),
+]
 
 
 def all_three(images, kernel, gradient, padding):
