@@ -11,8 +11,8 @@ import jax
 import pytest
 
 from experiments import cli
+from jaxdl import ops
 from jaxdl.data import official, synthetic_svhn
-from jaxdl.ops import conv
 
 
 class Done(NamedTuple):
@@ -57,7 +57,7 @@ def invoke(monkeypatch, capsys, cache_dir):
 
     yield call
     jax.config.update("jax_compilation_cache_dir", compiled)
-    conv.disable()
+    ops.disable()
 
 
 @pytest.fixture(scope="session")

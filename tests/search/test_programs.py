@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdl import ops
 from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.data import batches, sources
 from jaxdl.data.sources import Split
@@ -15,11 +16,20 @@ from jaxdl.training.epoch import Examples
 EPOCHS, BATCH = 3, 16
 
 
+@pytest.fixture(scope="module", autouse=True)
+def engine():
+    """On, as in `experiments.search`."""
+    ops.enable()
+    yield
+    ops.disable()
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def splits():
     (images, labels), _ = sources.mnist_embedded()
     order = np.random.default_rng(0).permutation(len(labels))
-    train, validation = order[:1600], order[1600:1900]
+    train, validation = order[:800], order[800:1100]
     return [Split(images[some], labels[some]) for some in (train, validation)]
 
 
@@ -113,21 +123,22 @@ def assert_close(ours, theirs, tolerance):
 # another order turns a unit on or off, and the runs part.
 @pytest.mark.parametrize(("devices", "lanes"), [(1, 3), (2, 1)])
 def test_a_trial_among_others_equals_the_same_alone(splits, each_alone, devices, lanes):
-    """300 steps in float32, to 3e-5 of the largest parameter of an array.
+    """150 steps in float32, to 1e-5 of the largest parameter of an array.
 
     The products of trials side by side add up in another order, and what that rounds
-    otherwise grows with the steps: to 1.2e-5 on a processor with AVX2.
+    otherwise grows with the steps: to 4e-6 here and 1.2e-5 after twice as many, on a
+    processor with AVX2.
     """
     found = list(together(SEVERAL, splits, devices, lanes))
     for (expected, its_accuracy), (state, accuracy) in zip(
         each_alone, found, strict=True
     ):
-        assert int(state.step) == int(expected.step) == 300
+        assert int(state.step) == int(expected.step) == 150
         chex.assert_trees_all_equal(
             jax.random.key_data(state.key), jax.random.key_data(expected.key)
         )  # from which the order of the data derives
-        assert_close(state.variables, expected.variables, 3e-5)
-        assert_close(state.ema, expected.ema, 3e-5)
+        assert_close(state.variables, expected.variables, 1e-5)
+        assert_close(state.ema, expected.ema, 1e-5)
         assert accuracy == its_accuracy
 
 
