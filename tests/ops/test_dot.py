@@ -79,6 +79,21 @@ def test_products_are_numpys(engine, whole, sizes, lead, axes, dtype, wide, seed
     equal(found, exact(*args, ((at,), (axes[1],))), result)
 
 
+@pytest.mark.parametrize("axes", [(1, 0), (0, 0), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(24, 320, 512), (97, 321, 527), (143, 641, 1040), (290, 30, 272)], ids=str
+)
+def test_products_of_several_blocks(engine, whole, sizes, axes):
+    """Blocks that are full, and their edges: of rows, of depth and of columns."""
+    rows, depth, columns = sizes
+    left = (rows, depth) if axes[0] else (depth, rows)
+    right = (columns, depth) if axes[1] else (depth, columns)
+    args = whole(left), whole(right, seed=1)
+    numbers = (((axes[0],), (axes[1],)), ((), ()))
+    found = jax.jit(lambda *args: lax.dot_general(*args, numbers))(*args)
+    equal(found, exact(*args, numbers[0]), "float32")
+
+
 def network(weights, x):
     for w in weights:
         x = jnp.tanh(x @ w)

@@ -76,6 +76,15 @@ def test_whole_numbers_are_exact(images, size, channels, outputs, padding, seed)
         np.testing.assert_array_equal(a, b)
 
 
+def test_many_outputs_and_more_than_one_chunk_of_tiles():
+    pad = ((1, 1), (1, 1))
+    operands = operands_of(whole(4), 4, (12, 12), 32, 512, pad)
+    ours = computed(*operands, padding=pad)
+    theirs = computed(*operands, padding=pad, chosen="xla")
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_it_is_winograd_that_computes():
     operands = operands_of(whole(0), 2, (6, 6), 8, 16, ((1, 1), (1, 1)))
     step = jax.jit(lambda *operands: all_three(*operands, ((1, 1), (1, 1))))

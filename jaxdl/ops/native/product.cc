@@ -1,5 +1,5 @@
 // Matrix products, as convolutions of single pixels by a 1x1 kernel: whole layers of
-// that kind, and JAX's own products. oneDNN takes the plain matrices as they are.
+// that kind, and JAX's own products. The plain matrices are taken as they are.
 //
 // XLA's threads share the work: each computes pieces of the result, in which oneDNN is
 // told that it is alone. Its own threads would come too late for products of some
@@ -12,6 +12,7 @@
 
 #include "alone.h"
 #include "convolution.h"
+#include "sgemm.h"
 
 namespace jaxdl {
 namespace {
@@ -20,13 +21,13 @@ using dnnl::memory;
 
 constexpr int64_t kLeastShared = 1 << 21;  // multiply-adds: some 10 us of one core
 constexpr int64_t kPiece = 1 << 22;
-constexpr int64_t kMostPieces = 32;
+constexpr int64_t kMostPieces = 32, kMostCopied = 8;
 constexpr int64_t kUnit = 16;  // floats in a cache line, which no two pieces share
 
 struct Matrix {
   int64_t by_row, by_column;
 
-  char transposed() const { return by_column == 1 ? 'N' : 'T'; }
+  bool transposed() const { return by_column != 1; }
   // Of a matrix with one row, or one column, both strides may be 1.
   int64_t leading(int64_t rows, int64_t columns) const {
     return by_column == 1 ? std::max(by_row, columns) : std::max(by_column, rows);
@@ -95,20 +96,25 @@ class Product : public Convolution {
   void Set(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b) {
     m_ = m, k_ = k, n_ = n, a_ = a, b_ = b;
     by_rows_ = m >= n;
+    // Each piece copies all of the shorter side anew.
+    const bool copied = plain() && SgemmCopies(m, n, a.transposed(), b.transposed(),
+                                              b.leading(k, n));
+    const int64_t most = copied ? kMostCopied : kMostPieces;
+    const int64_t unit = copied ? kSgemmUnit : kUnit;
     const int64_t work = m * k * n;
     int64_t pieces = work < kLeastShared ? 1 : 2;
-    while (pieces < kMostPieces && work / kPiece >= 2 * pieces) pieces *= 2;
+    while (pieces < most && work / kPiece >= 2 * pieces) pieces *= 2;
     size_ = (length() + pieces - 1) / pieces;
-    size_ = (size_ + kUnit - 1) / kUnit * kUnit;
+    size_ = (size_ + unit - 1) / unit * unit;
     pieces_ = (length() + size_ - 1) / size_;
   }
 
   bool Multiply(int64_t size, const void* a, const void* b, void* c) const {
     const int64_t m = by_rows_ ? size : m_, n = by_rows_ ? n_ : size;
-    return dnnl_sgemm(a_.transposed(), b_.transposed(), m, n, k_, 1,
-                      static_cast<const float*>(a), a_.leading(m, k_),
-                      static_cast<const float*>(b), b_.leading(k_, n), 0,
-                      static_cast<float*>(c), n_) == dnnl_success;
+    return Sgemm(m, n, k_,
+                 {static_cast<const float*>(a), a_.transposed(), a_.leading(m, k_)},
+                 {static_cast<const float*>(b), b_.transposed(), b_.leading(k_, n)},
+                 false, static_cast<float*>(c), n_);
   }
 
   struct Prepared {

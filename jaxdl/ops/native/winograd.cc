@@ -17,6 +17,7 @@
 
 #include "alone.h"
 #include "convolution.h"
+#include "sgemm.h"
 
 namespace jaxdl {
 namespace {
@@ -175,10 +176,11 @@ class Winograd : public Convolution {
         FromImages<4>(pool, TransformPixels, seen_, start, count, x, zeros, seen);
         FromImages<2>(pool, TransformGradients, made_, start, count, y, zeros, made);
         Products(pool, [&](int64_t place) {
-          return Multiply('T', 'N', g_.channels, g_.outputs, count,
-                          seen + place * Apart(chunk_ * seen_.channels), g_.channels,
-                          made + place * Apart(chunk_ * made_.channels), g_.outputs,
-                          start > 0, kernel + place * Apart(weights()));
+          return Sgemm(
+              g_.channels, g_.outputs, count,
+              {seen + place * Apart(chunk_ * seen_.channels), true, g_.channels},
+              {made + place * Apart(chunk_ * made_.channels), false, g_.outputs},
+              start > 0, kernel + place * Apart(weights()), g_.outputs);
         });
       }
       OfKernel<4, 3>(pool, TransformKernelGradient, kernel, Apart(weights()),
@@ -195,10 +197,11 @@ class Winograd : public Convolution {
       const int64_t count = std::min(chunk_, tiles_ - start);
       FromImages<4>(pool, TransformPixels, seen_, start, count, x, zeros, seen);
       Products(pool, [&](int64_t place) {
-        return Multiply('N', by_in == 1 ? 'T' : 'N', count, made_.channels,
-                        seen_.channels, seen + place * Apart(chunk_ * seen_.channels),
-                        seen_.channels, kernel + place * Apart(weights()), leading,
-                        false, made + place * Apart(chunk_ * made_.channels));
+        return Sgemm(
+            count, made_.channels, seen_.channels,
+            {seen + place * Apart(chunk_ * seen_.channels), false, seen_.channels},
+            {kernel + place * Apart(weights()), by_in == 1, leading}, false,
+            made + place * Apart(chunk_ * made_.channels), made_.channels);
       });
       ToImages(pool, start, count, made, static_cast<float*>(result));
     }
@@ -291,13 +294,6 @@ class Winograd : public Convolution {
       });
     });
     if (failed) throw std::runtime_error("a product failed");
-  }
-
-  static bool Multiply(char a_order, char b_order, int64_t m, int64_t n, int64_t k,
-                       const float* a, int64_t a_leading, const float* b,
-                       int64_t b_leading, bool add, float* c) {
-    return dnnl_sgemm(a_order, b_order, m, n, k, 1, a, a_leading, b, b_leading,
-                      add ? 1 : 0, c, n) == dnnl_success;
   }
 
   Geometry g_;
