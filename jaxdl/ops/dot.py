@@ -1,4 +1,4 @@
-"""Matrix products on the CPU by the native engine, faster than XLA at those of a network.
+"""Matrix products on the CPU by the native engine, the faster at those of a network.
 
 `enable` replaces `lax.dot_general` at the moment when JAX hands it to XLA, where it is
 a plain product of two matrices, large enough for a call to pay.
