@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "oneapi/dnnl/dnnl.h"
+#include "small.h"
 
 // The file is compiled for any x86-64; these functions are reached where AVX2 is.
 #define TARGET __attribute__((target("avx2,fma")))
@@ -124,6 +125,26 @@ TARGET void CopyRight(int64_t depth, int64_t columns, const float* b, int64_t le
   }
 }
 
+// c [rows, columns] = or += a x b, of operands that were copied.
+template <bool transposed>
+void MultiplyBlock(int64_t rows, int64_t columns, int64_t depth, const float* a,
+                   const float* b, bool add, float* c, int64_t c_leading) {
+  for (int64_t j = 0; j < columns; j += kColumns) {
+    for (int64_t i = 0; i < rows; i += kRows) {
+      const int64_t high = std::min(kRows, rows - i), wide = columns - j;
+      const float* const x = a + i * (transposed ? depth : kApart);
+      const float* const y = b + j * depth;
+      float* const z = c + i * c_leading + j;
+      const TileFunction tile = kTiles<transposed>[high - 1];
+      if (wide >= kColumns) {
+        tile(depth, x, y, add, z, c_leading);
+      } else {
+        Edge(tile, high, wide, depth, x, y, add, z, c_leading);
+      }
+    }
+  }
+}
+
 template <bool transposed>
 void Multiply(int64_t m, int64_t n, int64_t k, const Operand& a, const Operand& b,
               bool add, float* c, int64_t c_leading) {
@@ -140,29 +161,16 @@ void Multiply(int64_t m, int64_t n, int64_t k, const Operand& a, const Operand& 
         const float* const from =
             a.data + (transposed ? p * a.leading + i : i * a.leading + p);
         CopyLeft(rows, depth, {from, transposed, a.leading}, left);
-        for (int64_t jj = 0; jj < columns; jj += kColumns) {
-          for (int64_t ii = 0; ii < rows; ii += kRows) {
-            const int64_t high = std::min(kRows, rows - ii), wide = columns - jj;
-            const float* const x = left + ii * (transposed ? depth : kApart);
-            const float* const y = right + jj * depth;
-            float* const z = c + (i + ii) * c_leading + j + jj;
-            const TileFunction tile = kTiles<transposed>[high - 1];
-            if (wide >= kColumns) {
-              tile(depth, x, y, add || p > 0, z, c_leading);
-            } else {
-              Edge(tile, high, wide, depth, x, y, add || p > 0, z, c_leading);
-            }
-          }
-        }
+        MultiplyBlock<transposed>(rows, columns, depth, left, right, add || p > 0,
+                                  c + i * c_leading + j, c_leading);
       }
     }
   }
 }
 
+// As `jaxdl_lanes` has it: 8, and not 16.
 bool OnlyAvx2() {
-  static const bool found = __builtin_cpu_supports("avx2") &&
-                            __builtin_cpu_supports("fma") &&
-                            !__builtin_cpu_supports("avx512f");
+  static const bool found = SmallAvx2() != nullptr && SmallAvx512() == nullptr;
   return found;
 }
 
