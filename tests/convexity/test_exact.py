@@ -183,8 +183,8 @@ def test_the_program_is_the_loss(name):
 
     with jax.enable_x64(True):
         program = trace(loss, IMAGE)
-        expected = float(loss(jnp.asarray(IMAGE)))
-        ours = float(search.as_function(program)(jnp.asarray(IMAGE.reshape(-1))))
+        expected = float(jax.jit(loss)(IMAGE))
+        ours = float(jax.jit(search.as_function(program))(IMAGE.reshape(-1)))
     tolerance = 1e-2 if "half" in name else 1e-10
     assert float(enclose(program, [IMAGE], 64).mid()) == pytest.approx(
         expected, abs=tolerance
