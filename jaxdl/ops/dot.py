@@ -30,7 +30,7 @@ _xla_lowering = functools.partial(_dot_general_lower, platform="cpu")
 
 
 def enable() -> None:
-    """Makes large matrix products compiled for the CPU from now on run in oneDNN."""
+    """Has large products compiled for the CPU from now on run in the native engine."""
     # Not cached: equal layers would share a lowering, which knows the name of none.
     mlir.register_lowering(lax.dot_general_p, _lower, platform="cpu", cacheable=False)
 
