@@ -1,7 +1,9 @@
 """AlexNet, one column (Krizhevsky 2014), as in torchvision; and one for small images.
 
-Initialised as torchvision, with torch's defaults. Layers bear the names (that is, the
-places in `features` and `classifier`) that they have in torchvision.
+Layers bear the names (that is, the places in `features` and `classifier`) that they
+have in torchvision. Layout "torchvision" is initialised as there, by torch's
+defaults: eight layers shrink the signal so far that training stands still for hundreds
+of steps. "small" is initialised by He et al. 2015, who keep its size, and small logits.
 """
 
 import flax.linen as nn
@@ -41,7 +43,8 @@ class AlexNet(nn.Module):
         """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
         large = self.layout == "torchvision"
         stem = (64, 11, 4, 2) if large else (64, 5, 1, 2)
-        for index, (features, size, stride, padding), pool in (
+        init = None if large else nn.initializers.he_normal()
+        for index, window, pool in (
             (0, stem, True),
             (3, (192, 5, 1, 2), True),
             (6, (384, 3, 1, 1), False),
@@ -49,14 +52,15 @@ class AlexNet(nn.Module):
             (10, (256, 3, 1, 1), True),
         ):
             name = f"features_{index}"
-            x = conv(x, features, size, stride, padding, dtype=self.dtype, name=name)
-            x = nn.relu(x)
+            x = nn.relu(conv(x, *window, init=init, dtype=self.dtype, name=name))
             x = max_pool(x, 3, 2) if pool else x
         x = flatten(adaptive_mean(x, 6) if large else x)
         for name in ("classifier_1", "classifier_4"):
             x = Dropout(self.dropout, self.axis_name)(x, train=train)
-            x = nn.relu(dense(x, 4096 if large else 1024, dtype=self.dtype, name=name))
-        x = dense(x, self.num_classes, dtype=self.dtype, name="classifier_6")
+            width = 4096 if large else 1024
+            x = nn.relu(dense(x, width, init=init, dtype=self.dtype, name=name))
+        init = None if large else nn.initializers.normal(0.01)
+        x = dense(x, self.num_classes, init=init, dtype=self.dtype, name="classifier_6")
         return as_logits(x)
 
 
