@@ -13,8 +13,8 @@ architecture. LeNet-5's comes from
         label_smoothing=0,0.1 ema=0.999
 
 The rates of the others are those that are in use for such networks at this batch size;
-they have not been searched here. ResNet-50's, and so 101's and 152's, is too large for
-the "torchvision" layout at 32 pixels, and smaller ones alone do not help.
+they have not been searched here. ResNet-50's is too large for the "torchvision" layout
+at 32 pixels, where a smaller one alone does not help; deeper ones have not been tried.
 
 Nothing here imports JAX.
 """
