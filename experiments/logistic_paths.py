@@ -105,21 +105,17 @@ def _races(study: Study) -> dict[Loss, dict[str, np.ndarray]]:
     optima = {loss: _optima(loss, *study.train) for loss in LOSSES}
     # What both optima have, less half a point: both losses race to the same accuracy.
     target = np.minimum(*(np.asarray(optima[loss][1]) for loss in LOSSES)) - 0.005
-    recorded = np.unique(np.geomspace(1, STEPS, 160).astype(int))
-    recorded = np.concatenate([[0], recorded])
-    x, y = map(jnp.asarray, study.train)
-    # Both are under way before either is waited for: one on each of two cores.
-    paths = {
-        loss: _paths(loss, x, y, optima[loss][0], tuple(recorded.tolist()))
-        for loss in LOSSES
-    }
-    return {loss: _race(recorded, target, *paths[loss]) for loss in LOSSES}
+    return {loss: _race(loss, study, optima[loss][0], target) for loss in LOSSES}
 
 
 def _race(
-    recorded: np.ndarray, target: np.ndarray, accuracy: jax.Array, value: jax.Array
+    loss: Loss, study: Study, best: jax.Array, target: np.ndarray
 ) -> dict[str, np.ndarray]:
     """First recorded steps [start, rate, seed] at which the targets are met."""
+    recorded = np.unique(np.geomspace(1, STEPS, 160).astype(int))
+    recorded = np.concatenate([[0], recorded])
+    x, y = map(jnp.asarray, study.train)
+    accuracy, value = _paths(loss, x, y, best, tuple(recorded.tolist()))
     return {
         "accuracy": _first(recorded, np.asarray(accuracy) >= target[:, None]),
         "own loss": _first(recorded, np.asarray(value) < 0.01),
