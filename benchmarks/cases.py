@@ -107,15 +107,19 @@ class Product:
         return 2 * self.size**3
 
 
+_PASSING = {"passing": True}
+"""Metadata of a field that says nothing once the measurement is over."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Epoch:
     """A pass over a training set that lies in a file, input included."""
 
     network: Network
     """What is trained."""
-    images: str
+    images: str = dataclasses.field(metadata=_PASSING)
     """.npy file, uint8 [N, H, W, C]."""
-    labels: str
+    labels: str = dataclasses.field(metadata=_PASSING)
     """.npy file, int32 [N]."""
     count: int
     """N."""
@@ -180,6 +184,12 @@ KINDS = {
 def to_json(case: Case) -> dict[str, Any]:
     """The case as plain JSON values."""
     return {"kind": type(case).__name__, **dataclasses.asdict(case)}
+
+
+def to_record(case: Case) -> dict[str, Any]:
+    """`to_json` for the results: without what the measurement alone needed."""
+    passing = {f.name for f in dataclasses.fields(case) if f.metadata == _PASSING}
+    return {k: v for k, v in to_json(case).items() if k not in passing}
 
 
 def from_json(values: dict[str, Any]) -> Case:

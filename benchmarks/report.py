@@ -159,7 +159,7 @@ def save(report: Report[Any], folder: Path) -> list[Path]:
     paths = [folder / f"{report.command}.{kind}" for kind in ("json", "png")]
     results = [
         {
-            "case": cases.to_json(one.case),
+            "case": cases.to_record(one.case),
             "title": one.case.title,
             **{k: v for k, v in vars(one).items() if k != "case"},
             "figures": report.figures(one),

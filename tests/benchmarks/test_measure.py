@@ -25,6 +25,13 @@ def test_a_case_survives_json(case):
     assert cases.from_json(json.loads(json.dumps(cases.to_json(case)))) == case
 
 
+def test_a_record_has_no_file_of_the_measurement():
+    network = cases.Network("lenet5", None)
+    record = cases.to_record(cases.Epoch(network, "a.npy", "b.npy", 7))
+    assert record == {"kind": "Epoch", "network": vars(network), "count": 7}
+    assert cases.to_record(network) == cases.to_json(network)
+
+
 def test_flops_of_a_layer_and_of_a_product():
     layer = cases.Convolution(32, 64, 64, 3, "forward", batch=64)
     assert layer.flops == 4_831_838_208  # 64 images x 1024 pixels x 36,864 x 2
