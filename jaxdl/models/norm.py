@@ -50,18 +50,20 @@ class BatchNorm(nn.Module):
         axis_name: Mapped axis (`pmap`, `shard_map`) over which the batch is spread in
             equal parts; statistics then are those of the whole batch.
         dtype: Number format of the result.
+        initial_scale: What every entry of `scale` is at the start.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
+    initial_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise `x` [..., channels] with its own (train) or running statistics."""
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape)
+        scale = self.param("scale", nn.initializers.constant(self.initial_scale), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
