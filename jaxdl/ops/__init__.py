@@ -1,4 +1,4 @@
-"""What makes JAX fast on a CPU: convolutions, products, pooling and sums.
+"""What makes JAX fast on a CPU: convolutions, products, pooling, sums, shuffles.
 
     import jaxdl.ops
     jaxdl.ops.enable()
@@ -9,7 +9,7 @@ GPU and TPU are untouched. `jaxdl.ops.using("xla")` is a context without it, and
 the environment variable JAXDL_ENGINE=xla. `python -m jaxdl.ops` says what is active.
 """
 
-from jaxdl.ops import conv, dot, engine, pool, reduce
+from jaxdl.ops import conv, dot, engine, pool, reduce, sort
 from jaxdl.ops.engine import using
 
 __all__ = ["disable", "enable", "using"]
@@ -25,6 +25,7 @@ def enable() -> None:
     dot.enable()
     pool.enable()
     reduce.enable()
+    sort.enable()
 
 
 def disable() -> None:
@@ -33,3 +34,4 @@ def disable() -> None:
     dot.disable()
     pool.disable()
     reduce.disable()
+    sort.disable()

@@ -1,4 +1,4 @@
-"""Which engine computes convolutions, products and sums on the CPU, and what is there.
+"""Which engine computes convolutions and the like on the CPU, and what is there.
 
 - "native": oneDNN through XLA's FFI, and kernels of our own; where it was not built,
   "pure" takes its place.

@@ -180,9 +180,9 @@ def test_nothing_leaks_over_ten_thousand_calls(enabled):
         before = resident()
         for _ in range(10_000):
             jax.block_until_ready(program(*args))
-    # malloc's heap settles some 20 MiB higher, and stays there for 100,000 calls more;
+    # malloc's heap settles 20 to 35 MiB higher, and stays there for 100,000 calls more;
     # one workspace left behind per call would be hundreds.
-    assert resident() - before < 32 * 2**20
+    assert resident() - before < 64 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

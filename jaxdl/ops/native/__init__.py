@@ -24,6 +24,7 @@ _TARGETS = (
     "jaxdl_max_pool_gradient",
     "jaxdl_moments",
     "jaxdl_sgd",
+    "jaxdl_sort",
     "jaxdl_sum",
 )
 
@@ -81,7 +82,10 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(_built("engine")))
     except OSError as error:
         return str(error)
-    _register(library)
+    try:
+        _register(library)
+    except AttributeError as error:
+        return f"it was built from other sources ({error}): install jaxdl again"
     return library
 
 
