@@ -1,6 +1,8 @@
 """Which engine is in force, and that every way of compiling respects it."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -208,3 +210,14 @@ def test_without_libraries_the_pure_forms_serve(without_libraries, normal):
 def test_a_missing_wheel_is_named(without_libraries, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"libx\.so of the package onednn-none"):
         native._installed("onednn-none", "libx.so")
+
+
+def test_a_library_from_other_sources_is_not_used(native_engine):
+    """In a process of its own, for what is registered with XLA stays so."""
+    code = (
+        "from jaxdl.ops import engine, native; native._TARGETS += 'jaxdl_new',;"
+        "print(engine.current(), native.load())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("pure it was built from other sources"), done.stderr
+    assert "jaxdl_new" in done.stdout and "install jaxdl again" in done.stdout
