@@ -13,8 +13,7 @@ architecture. LeNet-5's comes from
         label_smoothing=0,0.1 ema=0.999
 
 The rates of the others are those that are in use for such networks at this batch size;
-they have not been searched here. ResNet-50's is too large for the "torchvision" layout
-at 32 pixels, where a smaller one alone does not help; deeper ones have not been tried.
+they have not been searched here.
 
 Nothing here imports JAX.
 """
