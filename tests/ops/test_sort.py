@@ -73,9 +73,7 @@ def test_a_shuffle_is_that_of_xla(native_engine):
     ],
 )
 def test_all_else_is_left_to_xla(arrays, dimension, num_keys):
-    abstract = [
-        jax.ShapeDtypeStruct(s if isinstance(s, tuple) else (s,), d) for s, d in arrays
-    ]
+    abstract = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays]
     assert not sort.is_by_keys(abstract, dimension, num_keys)
     shapes = [jax.ShapeDtypeStruct((LONG,), d) for d in (jnp.uint32, jnp.float32)]
     assert sort.is_by_keys(shapes, 0, 1)
