@@ -82,10 +82,10 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(_built("engine")))
     except OSError as error:
         return str(error)
-    try:
-        _register(library)
-    except AttributeError as error:
-        return f"it was built from other sources ({error}): install jaxdl again"
+    # Before anything is registered, for that is for good.
+    if lacking := [name for name in _TARGETS if not hasattr(library, name)]:
+        return f"built from other sources, without {lacking[0]}: install jaxdl again"
+    _register(library)
     return library
 
 
