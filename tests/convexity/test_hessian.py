@@ -32,7 +32,7 @@ def network(classes: int = 3):
     model = registry.build("fnn", num_classes=classes, hidden=(5,), activation="tanh")
     images = random(0, 11, 2, 3, 1)
     labels = jnp.arange(11) % classes
-    params = model.init(jax.random.key(0), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
 
     def mean(params, data):
         images, labels = data

@@ -55,7 +55,7 @@ class Eigenpairs(chex.TestCase):
         model = registry.build("fnn", num_classes=4, hidden=(5,))
         images = jax.random.normal(KEY, (30, 2, 2, 1))
         labels = jnp.arange(30) % 4
-        params = model.init(KEY, images)["params"]
+        params = jax.jit(model.init)(KEY, images)["params"]
 
         def loss(params):
             logits = model.apply({"params": params}, images)

@@ -68,7 +68,7 @@ def digits(tmp_path_factory):
 def source(digits):
     """A small FNN with weights of another seed, standing for those of a source."""
     model = registry.build("fnn", num_classes=10, hidden=(16, 12))
-    given = model.init(jax.random.key(99), jnp.zeros((1, 32, 32, 3)))
+    given = jax.jit(model.init)(jax.random.key(99), jnp.zeros((1, 32, 32, 3)))
     return Source(
         config=settings.Config(
             data=settings.DataConfig(augment="digits"),

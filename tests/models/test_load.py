@@ -41,7 +41,7 @@ def assert_same(a, b, but=()):
 def lenet():
     """LeNet-5 for colour images, with random biases too."""
     module = registry.build("lenet5", num_classes=10)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     random = np.random.default_rng(0)
     return module, jax.tree.map(
         lambda leaf: leaf + random.normal(0, 0.1, leaf.shape).astype(np.float32),
@@ -118,7 +118,8 @@ def test_the_head_is_what_depends_on_the_number_of_classes(name):
 
 def test_a_new_head_is_that_of_a_new_network(saved, lenet):
     found = load(saved, num_classes=4)
-    new = registry.build("lenet5", num_classes=4).init(KEY, jnp.zeros((1, 32, 32, 3)))
+    module = registry.build("lenet5", num_classes=4)
+    new = jax.jit(module.init)(KEY, jnp.zeros((1, 32, 32, 3)))
     assert_same(
         {"params": {"fc3": found["params"]["fc3"]}},
         {"params": {"fc3": jax.tree.map(np.asarray, new["params"]["fc3"])}},
@@ -132,8 +133,8 @@ def test_grey_images_give_what_they_gave_in_colour(saved, lenet):
     assert found["params"]["conv1"]["kernel"].shape == (5, 5, 1, 6)
     grey = np.random.default_rng(1).standard_normal((4, 32, 32, 1), np.float32)
     np.testing.assert_allclose(
-        module.apply(found, grey),
-        module.apply(colour, np.repeat(grey, 3, -1)),
+        jax.jit(module.apply)(found, grey),
+        jax.jit(module.apply)(colour, np.repeat(grey, 3, -1)),
         rtol=1e-4,
         atol=1e-5,
     )
