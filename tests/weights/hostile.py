@@ -261,7 +261,7 @@ def main(folder, megabytes):
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     refusals = {}
     try:
-        bytearray(megabytes << 20)
+        bytearray(2 * megabytes << 20)  # twice: some may have been freed since
     except MemoryError:
         refusals["too much"] = "MemoryError"
     for path in sorted(folder.iterdir()):
