@@ -5,14 +5,29 @@ the disk is full that thread dies, and the training then waits for ever.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+
+
+@contextlib.contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """A module that nobody has imported yet cannot be imported meanwhile."""
+    hidden = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type]
+    yield
+    if hidden:
+        del sys.modules[module]
+
+
+# tensorboardX imports torch wherever it is installed: half of the time that a run takes
+# to start, for conversions that nobody asks for here.
+with _absent("torch"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
 from tqdm import tqdm
 
 from experiments import board as tensorboard
@@ -188,7 +187,7 @@ def test(job: Job, folder: Folder, last: TrainState) -> Scores:
 
 
 def keep(
-    path: Path, board: EventsWriter | None, kind: str, entry: dict[str, Any]
+    path: Path, board: tensorboard.EventsWriter | None, kind: str, entry: dict[str, Any]
 ) -> None:
     """Records an event in metrics.jsonl and, where there is one, on the board."""
     if board is None:  # not the first process

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import pty
 import re
@@ -48,6 +49,14 @@ def help_of(name):
     environment.pop("JAXDL_RAW_DIR", None)
     command = [sys.executable, "-c", HELP.format(name=name)]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_a_run_does_not_wait_for_torch():
+    """tensorboardX imports it wherever it is; whoever wants it later still gets it."""
+    code = "import sys, experiments.classify; assert 'torch' not in sys.modules"
+    if importlib.util.find_spec("torch"):
+        code += "; import torch"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
