@@ -1,5 +1,6 @@
 """Checkpoints come back to the bit, or not at all."""
 
+import ctypes
 import functools
 import shutil
 import subprocess
@@ -241,7 +242,20 @@ def test_a_full_disk_is_one_line(tmp_path, limit) -> None:
     assert not steps, "a checkpoint that could not be written counts"
 
 
-def test_host_copies_share_no_memory_with_the_device() -> None:
+def test_a_checkpoint_is_of_the_moment_of_its_saving(tmp_path) -> None:
+    """Whatever is in the state's memory while it is written."""
+    state = tiny().start(trained(2))
+    expected = bits(state)
+    with checkpoints.open_manager(tmp_path, 1) as manager:
+        checkpoints.save(manager, state, {})
+        for leaf in jax.tree.leaves(state._replace(key=None)):
+            ctypes.memset(leaf.unsafe_buffer_pointer(), 0xFF, leaf.nbytes)
+    assert bits(state) != expected
+    found = restored(tmp_path)
+    assert found is not None and bits(found[0]) == expected
+
+
+def test_the_host_keeps_its_values_when_the_state_is_gone() -> None:
     state = tiny().start(trained(2))
     expected = bits(state)
     host = checkpoints.to_host(state)
