@@ -8,7 +8,6 @@ is armed when `jaxdl` is imported, and `check` refuses to go on where it came to
 """
 
 import contextlib
-import ctypes
 import functools
 import hashlib
 import os
@@ -107,16 +106,6 @@ def start(cache_dir: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(programs))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     check()
-
-
-def release_memory() -> None:
-    """Gives freed memory back to the system, where glibc would keep it.
-
-    It keeps what each thread has freed, and a compilation and every checkpoint leave
-    some behind: a run of ResNet-50 came to 3.1 GiB, and with time to more.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def processor_digest() -> str:

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxdl import runtime
 from jaxdl.errors import InputError
+from jaxdl.ops import engine
 from jaxdl.training.state import TrainState
 
 Manager: TypeAlias = ocp.CheckpointManager
@@ -59,7 +59,7 @@ def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None
     step = int(host.step)
     if step in manager.all_steps():
         return
-    runtime.release_memory()
+    engine.release_memory()
     with _writing(manager):
         manager.save(
             step,
