@@ -17,9 +17,11 @@ import jax
 def _absent(module: str) -> Iterator[None]:
     """A module that nobody has imported yet cannot be imported meanwhile."""
     hidden = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type]
-    yield
-    if hidden:
-        del sys.modules[module]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[module]
 
 
 # tensorboardX imports torch wherever it is installed: half of the time that a run takes
