@@ -235,16 +235,7 @@ def test_dropout_follows_its_key_and_rests_in_evaluation():
     )
 
 
-def of_each_kind():
-    """The first of each family, with batch norm and without, in each layout."""
-    kinds = {}
-    for name, layout in cases():
-        arch = registry.spec(name)
-        kinds.setdefault((arch.family, arch.has_batch_norm, layout), (name, layout))
-    return kinds.values()
-
-
-@pytest.mark.parametrize(("name", "layout"), of_each_kind())
+@pytest.mark.parametrize(("name", "layout"), cases())
 def test_dropout_key_is_asked_for_in_training_only_where_said(name, layout):
     arch = registry.spec(name)
     options = {"layout": layout} if layout else {}

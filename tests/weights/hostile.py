@@ -256,12 +256,16 @@ def main(folder, megabytes):
     from jaxdl.errors import InputError
 
     weights.read(folder / "good")  # all that is imported late
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (megabytes << 20)
+
+    def size():
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return pages * resource.getpagesize()
+
+    limit = size() + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     refusals = {}
     try:
-        bytearray(2 * megabytes << 20)  # twice: some may have been freed since
+        bytearray(limit - size() + (1 << 20))  # a MiB more than there is now
     except MemoryError:
         refusals["too much"] = "MemoryError"
     for path in sorted(folder.iterdir()):
