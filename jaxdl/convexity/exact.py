@@ -66,10 +66,13 @@ def constants(program: Program, bits: int = 256) -> dict[int, np.ndarray]:
 
 
 def finite(array: np.ndarray) -> np.ndarray:
-    """Where known numbers are finite, as booleans."""
+    """Where known numbers are finite, as booleans; a None is not even known."""
     if array.dtype != object:
         return np.isfinite(array)
-    flags = [not isinstance(x, arb) or x.is_finite() for x in array.reshape(-1)]
+    flags = [
+        x.is_finite() if isinstance(x, arb) else x is not None
+        for x in array.reshape(-1)
+    ]
     return np.array(flags, bool).reshape(array.shape)
 
 
@@ -155,9 +158,11 @@ def _integer_pow(x: np.ndarray, *, y: int) -> np.ndarray:
 def _compare(
     true: Callable[[Any, Any], bool], false: Callable[[Any, Any], bool]
 ) -> Any:
-    """True, False, or None where the balls do not tell."""
+    """True, False, or None where the balls do not tell, or an operand is a None."""
 
     def decide(a: Any, b: Any) -> bool | None:
+        if a is None or b is None:  # to Python None == None, and it differs from True
+            return None
         return True if true(a, b) else (False if false(a, b) else None)
 
     return _elementwise(decide)
@@ -168,11 +173,14 @@ def _select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
         raise UnknownPrimitiveError("select_n of more than two cases")
 
     def choose(condition: bool | None, no: Any, yes: Any) -> Any:
-        if condition is None:  # either may be meant: a ball that holds both
-            return no.union(yes)
+        if condition is None:  # either may be meant
+            if isinstance(no, arb):
+                return no.union(yes)  # a ball that holds both
+            return no if no is yes else None
         return yes if condition else no
 
-    return _map(choose, which, *map(balls, cases))
+    # Booleans stay what they are: `and`, `or` and `not` know True, False and None.
+    return _map(choose, which, *(c if c.dtype == bool else balls(c) for c in cases))
 
 
 def _and(a: bool | None, b: bool | None) -> bool | None:

@@ -212,3 +212,33 @@ def test_infinite_results_are_not_finite():
     program = trace(lambda x: jnp.log(x), np.float64(1))
     assert not enclose(program, [np.float64(-1)], 64).is_finite()
     assert not exact.finite(np.array([arb("inf")], object))[0]
+
+
+@pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge"])
+def test_comparing_what_is_undetermined_is_undetermined(name):
+    def compare(*operands):
+        arrays = [
+            x if isinstance(x, np.ndarray) else np.array([x], object) for x in operands
+        ]
+        return exact.PRIMITIVES[name](*arrays)[0]
+
+    known = np.array([True])
+    for other in (None, True, False, arb(1), arb(0), known, ~known):
+        assert compare(None, other) is None and compare(other, None) is None, other
+    assert compare(True, known) is compare(known, True) is (name in ("eq", "le", "ge"))
+
+
+def test_a_choice_of_booleans_is_one():
+    which = np.array([None, None, None, True, False], object)
+    no = np.array([True, False, True, False, False])
+    yes = np.array([True, True, None, None, True], object)
+    chosen = exact.PRIMITIVES["select_n"](which, no, yes)
+    assert chosen.tolist() == [True, None, None, None, False]
+
+
+def test_the_undetermined_is_not_finite():
+    assert exact.finite(np.array([None, True, arb(1)], object)).tolist() == [
+        False,
+        True,
+        True,
+    ]
