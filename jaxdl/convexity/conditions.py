@@ -20,6 +20,8 @@ def select(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
     e = writer.defined.get(which)
     if e is None or e.primitive not in ("gt", "ge", "lt", "le") or len(cases) != 2:
         return None
+    if eqn.outvars[0].aval.dtype == np.dtype(bool):  # no numbers
+        return None
     a, b = e.inputs if e.primitive in ("gt", "ge") else e.inputs[::-1]
     for name, (no, yes) in (("max", (b, a)), ("min", (a, b))):  # a > b ? yes : no
         if _same(writer, cases[1], yes) and _same(writer, cases[0], no):

@@ -181,7 +181,7 @@ def _cumsum(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
     return [writer.move([total], np.moveaxis(indices(at.shape[:-1]), -1, axis))]
 
 
-REWRITES: Mapping[str, Rewrite] = {
+MOVES: Mapping[str, Rewrite] = {
     **dict.fromkeys(
         ("reshape", "squeeze", "expand_dims"),
         _by_numpy(lambda at, params, shape: at.reshape(shape)),
@@ -205,6 +205,10 @@ REWRITES: Mapping[str, Rewrite] = {
     **dict.fromkeys(("pad", "dynamic_update_slice"), _movement(lambda o: o[:2])),
     **dict.fromkeys(("concatenate", "stack"), _movement(lambda operands: operands)),
     "scatter": _movement(lambda operands: operands[::2]),
+}
+"""Data movement: it does not ask what the entries are."""
+REWRITES: Mapping[str, Rewrite] = {
+    **MOVES,
     "select_n": conditions.select,
     "eq": conditions.compare(np.equal, True),
     "ne": conditions.compare(np.not_equal, False),

@@ -14,7 +14,8 @@ trusted:
 
 Float literals and closed-over data stand for the exact binary fractions that they are.
 A primitive that is not known stays in the list under its own name, and whoever needs
-its meaning has to say that there is none.
+its meaning has to say that there is none. So does arithmetic on whole numbers and
+booleans that depend on the parameters: it wraps, truncates and works on bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl.convexity.program import Program
-from jaxdl.convexity.rewriting import REWRITES, known
+from jaxdl.convexity.rewriting import MOVES, REWRITES, known
 from jaxdl.convexity.writer import Writer
 from jaxdl.errors import InputError
 
@@ -41,6 +42,12 @@ _CALLS = {
 """Calls, and the parameter that holds what is called."""
 _SAME = {"stop_gradient", "copy", "copy_p", "reduce_precision", "optimization_barrier"}
 """What gives the numbers that it takes."""
+_OF_BOOLEANS = {
+    *MOVES,
+    *("eq", "ne", "lt", "le", "gt", "ge", "is_finite"),
+    *("and", "or", "not", "select_n", "convert_element_type"),
+}
+"""What may take or give booleans; sums and maxima of them are other operations."""
 _LONGEST_LOOP = 1000
 
 
@@ -129,11 +136,24 @@ def _equation(writer: Writer, eqn: Any, inputs: list[int]) -> Sequence[int]:
         return _scan(writer, eqn, inputs)
     if writer.knows(inputs) and (done := _by_jax(writer, eqn, inputs)):
         return done
+    shapes = [out.aval.shape for out in eqn.outvars]
+    if strange := _not_real(writer, eqn, inputs):
+        return [writer.write(strange, inputs, shape) for shape in shapes]
     if name in REWRITES and (done := REWRITES[name](writer, eqn, inputs)):
         return done
-    shapes = [out.aval.shape for out in eqn.outvars]
     name = {"add_any": "add"}.get(name, name)
     return [writer.write(name, inputs, shape, **eqn.params) for shape in shapes]
+
+
+def _not_real(writer: Writer, eqn: Any, inputs: Sequence[int]) -> str | None:
+    """A name for what is no operation on real numbers, though it shares one's name."""
+    name = eqn.primitive.name
+    for out in eqn.outvars:
+        if not jnp.issubdtype(out.aval.dtype, jnp.floating) and out.aval.dtype != bool:
+            return f"{name} giving {out.aval.dtype}"
+    atoms = [a for v, a in zip(inputs, eqn.invars, strict=True) if v not in writer.data]
+    booleans = any(atom.aval.dtype == bool for atom in (*atoms, *eqn.outvars))
+    return f"{name} of bool" if booleans and name not in _OF_BOOLEANS else None
 
 
 def _call(writer: Writer, inner: Any, inputs: Sequence[int]) -> list[int]:

@@ -160,3 +160,71 @@ def test_a_window_of_nothing_but_padding_has_no_maximum():
 
     verdict = certify(function, START, key=KEY)
     assert not isinstance(verdict, Convex | NotConvex), verdict
+
+
+def _true(x):
+    """So it is over the reals, though balls tell nowhere but at 0."""
+    return jnp.log(jnp.exp(x)) >= x
+
+
+def _false(x):
+    """Likewise."""
+    return jnp.log(jnp.exp(x)) > x
+
+
+def _never(x):
+    return x > x + 1
+
+
+def _number(x):
+    return jnp.where(x > 0, jnp.int32(1), jnp.int32(2))
+
+
+ALWAYS = {
+    "== True": lambda x: jnp.equal(_true(x), True),
+    "True ==": lambda x: np.True_ == _true(x),
+    "!= False": lambda x: jnp.not_equal(_true(x), False),
+    "== undetermined": lambda x: ~(_true(x) == _false(x)),
+    "!= undetermined": lambda x: _true(x) != _false(x),
+    "not below True": lambda x: ~(_true(x) < ~_never(x)),
+    "chosen": lambda x: jnp.where(_never(x), False, _true(x)),
+    "chosen by it": lambda x: jnp.where(_true(x), True, _never(x)),
+    "chosen, negated": lambda x: ~jnp.where(_never(x), True, jnp.array(False)),
+    "chosen, and": lambda x: ~(jnp.where(~_never(x), False, x > 0) & ~_never(x)),
+    "chosen, or": lambda x: jnp.where(~_never(x), True, x > 0) | _never(x),
+    "larger of conditions": lambda x: jax.lax.max(_true(x), _never(x)),
+    "largest of conditions": lambda x: jnp.stack([_true(x), _never(x)]).max(),
+    "the larger, chosen": lambda x: jnp.where(
+        _true(x) > _never(x), _true(x), _never(x)
+    ),
+    "product of conditions": lambda x: jnp.equal(
+        jnp.stack([~_never(x), ~_never(x)]) @ jnp.stack([~_never(x), ~_never(x)]),
+        True,
+    ),
+    "bits": lambda x: (_number(x) & 4) != 1,
+    "other bits": lambda x: ~_number(x) != 0,
+    "whole quotient": lambda x: jax.lax.div(_number(x) + 2, jnp.int32(3)) == 1,
+    "wrapped": lambda x: jnp.int32(2**31 - 3) + _number(x) + 2 < 0,
+}
+"""Conditions that hold for every x, though exact arithmetic may not see it."""
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_conditions_that_cannot_be_told_are_not_guessed(name):
+    """The loss is 0 everywhere."""
+
+    def loss(x):
+        return jnp.where(ALWAYS[name](x), 0.0, 1 - x * x)
+
+    verdict = certify(loss, np.float64(0.5), key=KEY)
+    assert not isinstance(verdict, NotConvex), verdict
+
+
+def test_what_a_condition_on_data_leaves_open_does_not_matter():
+    """The weight is 1 or 2."""
+
+    def loss(x):
+        weight = jnp.where(_true(jnp.asarray(0.3)), 1.0, 2.0)
+        return weight * x**2
+
+    assert isinstance(certify(loss, np.float64(0.5), key=KEY), Convex)
