@@ -332,14 +332,14 @@ def fast_layout(rank: int) -> lax.ConvDimensionNumbers:
 
 def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) -> Any:
     chosen = engine.for_lowering(ctx)
+    if chosen == "xla":
+        return _xla_lowering(ctx, left, right, **params)
     numbers = params["dimension_numbers"]
     ready = tuple(numbers) == tuple(fast_layout(len(numbers.lhs_spec))) and (
         min(itertools.chain((0,), *params["padding"])) >= 0
     )
     images, kernel = ctx.avals_in
     conv = recognise(images, kernel, ctx.avals_out[0], params)
-    if chosen == "xla":
-        return _xla_lowering(ctx, left, right, **params)
     if conv is not None:
         _, compute = choose(conv, chosen, str(ctx.name_stack))
     elif not ready:

@@ -127,9 +127,10 @@ def _lower(ctx: mlir.LoweringRuleContext, left: Any, right: Any, **params: Any) 
     result: Any = ctx.avals_out[0]
     a: Any
     a, b = ctx.avals_in
-    product = recognise(a, b, result, params)
-    planned = None
-    if product is not None and engine.for_lowering(ctx) == "native":
+    product = planned = None
+    if engine.for_lowering(ctx) == "native":
+        product = recognise(a, b, result, params)
+    if product is not None:
         planned = conv.planned(product)
     if product is None or planned is None:
         return _xla_lowering(ctx, left, right, **params)

@@ -74,7 +74,12 @@ def for_lowering(ctx: mlir.LoweringRuleContext) -> Engine:
     A call into native code is opaque to XLA's partitioner, which would gather its
     operands on every device. So under `jit` over a mesh, JAX's own lowering serves,
     while in a `shard_map` or `pmap`, where each device has its part, ours does.
+
+    JAX's own also serves for `jax.export`: what it writes must run where there is no
+    jaxdl, and its sizes may be unknown. So ask this before looking at sizes.
     """
+    if ctx.module_context.lowering_parameters.for_export:
+        return "xla"
     context: Any = ctx.module_context.axis_context
     if isinstance(context, ShardingContext) and context.num_devices > 1:
         return "xla"

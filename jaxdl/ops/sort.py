@@ -57,8 +57,8 @@ def _lower(
     is_stable: bool,
     num_keys: int,
 ) -> Any:
-    by_keys = is_by_keys(ctx.avals_in, dimension, num_keys)
-    if by_keys and engine.for_lowering(ctx) == "native":
+    native = engine.for_lowering(ctx) == "native"
+    if native and is_by_keys(ctx.avals_in, dimension, num_keys):
         return mlir.lower_fun(_native, multiple_results=True)(ctx, *arrays)
     return _sort_lower(
         ctx, *arrays, dimension=dimension, is_stable=is_stable, num_keys=num_keys

@@ -71,9 +71,12 @@ def plain_sum(x: jax.Array, stacked: int) -> jax.Array:
 def product_sum(x: jax.Array, stacked: int) -> jax.Array:
     """As products with rows of ones, ten times faster on the CPU.
 
-    Sums of sums of a few hundred each: one long sum in float32 would lose digits.
+    Sums of sums of a few hundred each: one long sum in float32 would lose digits. A
+    number of terms that `jax.export` is not to know cannot be cut, and is left to XLA.
     """
     count = count_of(x, stacked)
+    if not isinstance(count, int):
+        return plain_sum(x, stacked)
     x = x.reshape(*x.shape[:stacked], count, x.shape[-1])
     if count > _LONGEST_SUM:
         length = max(i for i in range(1, _LONGEST_SUM + 1) if count % i == 0)
