@@ -47,7 +47,7 @@ def run(
     name, began_with = config.data.dataset, None
     if config.run.resume:  # "auto" could mean another set by now
         directory = config.run.out / experiment / str(config.run.name)
-        stored = runs.read_json(directory / "config.json")
+        stored = runs.read_description(directory)
         name = stored["dataset"]["name"]
         began_with = weights.from_json(stored.get("pretrained"))
     job = jobs.prepare(experiment, family, config, name, began_with)

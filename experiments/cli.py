@@ -40,7 +40,8 @@ def parse(experiment: str, default: Config, description: str) -> Config:
     """Reads a run's configuration from the command line.
 
     With --resume, the stored configuration of the run takes the place of the defaults;
-    so only what is given anew can differ, and that is an error.
+    so only what is given anew can differ, and that is an error. But the run lies where
+    it was found, and the caches where they do now.
 
     Raises:
       InputError: no such run to resume, or a changed setting.
@@ -49,7 +50,16 @@ def parse(experiment: str, default: Config, description: str) -> Config:
     if not config.run.resume:
         return config
     directory = run_to_resume(experiment, config)
-    stored = settings.from_json(runs.read_json(directory / "config.json")["config"])
+    stored = settings.from_json(runs.read_description(directory)["config"])
+    stored = dataclasses.replace(
+        stored,
+        data=dataclasses.replace(
+            stored.data,
+            cache_dir=config.data.cache_dir,
+            raw_dir=config.data.raw_dir or stored.data.raw_dir,
+        ),
+        run=dataclasses.replace(stored.run, out=config.run.out),
+    )
     given = _parse(experiment, stored, description)
     if changed := settings.differences(stored, given):
         raise InputError(
@@ -102,7 +112,7 @@ def parse_study(experiment: str, kind: type[T], description: str) -> tuple[T, st
         return config, config.dataset
     which = Config(run=RunConfig(out=config.out, name=config.name))
     folder = run_to_resume(experiment, which)
-    described = runs.read_json(folder / "config.json")
+    described = runs.read_description(folder)
     names = [field.name for field in dataclasses.fields(config)]
     kept: dict[str, Any] = {}
     for key, value in described["config"].items():

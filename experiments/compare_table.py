@@ -176,7 +176,7 @@ def gather(folder: Path) -> tuple[list[Row], list[Open]]:
     still_open = []
     for path in sorted(folder.glob("*/config.json")):
         try:
-            config = runs.read_json(path)
+            config = runs.read_description(path.parent)
             stored = settings.from_json(config["config"])
             if not (path.parent / "result.json").exists():
                 still_open.append(Open(path.parent.name, _why(path.parent, stored)))

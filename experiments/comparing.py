@@ -122,7 +122,7 @@ def standing(config: Config, folder: Path, entry: Entry) -> str:
     path = folder / entry.name
     if not path.exists():
         return "missing"
-    stored = settings.from_json(runs.read_json(path / "config.json")["config"])
+    stored = settings.from_json(runs.read_description(path)["config"])
     if changed := settings.differences(stored, config_of(config, entry)):
         raise InputError(
             f"{path} was trained with other settings ({'; '.join(changed)}): choose "

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments import cli
+from jaxdl import config as settings
 from jaxdl.config import Config, default_cache_dir
 from jaxdl.errors import InputError
 
@@ -66,12 +67,8 @@ def main() -> None:
 
 def options(config: Config) -> str:
     """The options that give another run the same network and input."""
-    imagenet = config.model.pretrained == "imagenet"
-    model = dataclasses.replace(
-        config.model,
-        layout="torchvision" if imagenet else config.model.layout,
-    )
-    normalise = config.data.normalise or ("imagenet" if imagenet else None)
+    config = settings.spelled_out(config)
+    model, normalise = config.model, config.data.normalise
     chosen = {
         "arch": model.arch,
         "hidden": model.hidden,

@@ -234,6 +234,8 @@ def described(dataset: Dataset) -> dict[str, Any]:
 
 def resume_command(job: Job, path: Path) -> str:
     """The command that goes on with a stopped run."""
-    out = job.config.run.out
+    out, cache = job.config.run.out, job.config.data.cache_dir
     where = "" if out == settings.RunConfig().out else f" --out={out}"
+    if cache != settings.default_cache_dir():
+        where += f" --cache-dir={cache}"
     return f"python -m experiments.{job.experiment} --resume --name={path.name}{where}"

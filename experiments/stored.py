@@ -44,10 +44,10 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
       InputError: not a run, or its checkpoints are missing, damaged or of another
         model.
     """
-    stored = runs.read_json(directory / "config.json")
+    stored = runs.read_description(directory)
+    dataset = stored["dataset"]
+    config = settings.from_json(stored["config"])
     try:
-        config = settings.from_json(stored["config"])
-        dataset = stored["dataset"]
         facts = DataFacts(
             image_shape=tuple(dataset["image_shape"]),
             classes=tuple(dataset["classes"]),
@@ -55,9 +55,7 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
             std=tuple(dataset["std"]),
         )
         train = int(dataset["train"])
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{directory / 'config.json'} is not the configuration of a run: {error!r}"
         ) from error

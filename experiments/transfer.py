@@ -28,7 +28,7 @@ follows takes some 20 minutes there; with --arch=lenet5 all of it takes 6.
 
 Everything is left in checkpoints/transfer/<name>/: the report (report.html, report.md),
 the figures and the journal of all trainings. What was stopped, or killed, goes on with
---resume.
+--resume; the training of a source, before there is a study, with the same command.
 """
 
 import dataclasses

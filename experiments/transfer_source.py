@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from tqdm import tqdm
 
-from experiments import classify, stored, weights
+from experiments import classify, stored, transfer_trials, weights
 from experiments.transfer import Config
 from experiments.transfer_trials import Source
 from jaxdl import config as settings
@@ -42,25 +42,51 @@ def obtain(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
       InputError: it cannot be read, or does not take such images.
     """
     facts = assemble.facts(dataset.train, dataset.classes)
-    recipe = settings.Config(
-        data=DataConfig(augment="digits", cache_dir=config.cache_dir),
-        model=_model(config),
-        optim=OptimConfig(schedule="onecycle"),
-        run=RunConfig(batch_size=config.batch_size),
-    )
     if config.pretrained is not None:
-        return _from_weights(config.pretrained, recipe, facts)
+        return _from_weights(_recipe(config), facts)
     path = Path(config.source) if config.source else _trained_here(config)
-    return _from_run(path, recipe, facts, dataset.name)
+    return _from_run(path, _recipe(config), facts, dataset.name)
 
 
-def _from_weights(
-    given: str, recipe: settings.Config, facts: DataFacts
-) -> tuple[Source, Origin]:
+def validate(config: Config) -> None:
+    """Checks, before a source is trained here or read, that all arms can be.
+
+    That of a run is known only when it is read.
+
+    Raises:
+      InputError: an option at fault, or no such file of weights.
+    """
+    if config.source is None:
+        recipe = _recipe(config)
+        for arm in config.arms:
+            assemble.validate(transfer_trials.config_of(recipe, arm))
+        if config.pretrained is not None:
+            weights.check(recipe)
+
+
+def _recipe(config: Config) -> settings.Config:
+    """What all arms share, where no run says otherwise.
+
+    Raises:
+      InputError: no such architecture, or no such weights for it.
+    """
+    model = dataclasses.replace(
+        _model(config), pretrained=config.pretrained or "trained here"
+    )
+    registry.options_for(model.arch, model)
+    return settings.spelled_out(
+        settings.Config(
+            data=DataConfig(augment="digits", cache_dir=config.cache_dir),
+            model=model,
+            optim=OptimConfig(schedule="onecycle"),
+            run=RunConfig(batch_size=config.batch_size),
+        )
+    )
+
+
+def _from_weights(recipe: settings.Config, facts: DataFacts) -> tuple[Source, Origin]:
     """Of a file, or of ImageNet, as --pretrained says."""
-    model = dataclasses.replace(recipe.model, pretrained=given)
-    recipe = dataclasses.replace(recipe, model=model)
-    weights.check(recipe)
+    model = recipe.model
     path, found = weights.obtain(recipe)
     variables = pretrained.load(
         path,
@@ -70,7 +96,7 @@ def _from_weights(
         key=jax.random.key(0),
         **registry.options_for(model.arch, model),
     )
-    known = "ImageNet" if given == "imagenet" else "unknown to this program"
+    known = "ImageNet" if model.pretrained == "imagenet" else "unknown to this program"
     return Source(recipe, facts, variables), Origin(weights.described(found), known)
 
 
@@ -79,6 +105,12 @@ def _from_run(
 ) -> tuple[Source, Origin]:
     """Of the best checkpoint of a finished run."""
     run = stored.load(path, "best", recipe.data.cache_dir)
+    if not (path / "result.json").exists():  # its best checkpoint may change
+        raise InputError(
+            f"--source={path} is not finished; go on with it by --resume, or give "
+            f"another run"
+        )
+    own = settings.spelled_out(run.config)
     if run.facts.image_shape != facts.image_shape:
         raise InputError(
             f"--source={path} was trained on images of "
@@ -89,18 +121,18 @@ def _from_run(
         recipe,
         data=dataclasses.replace(
             recipe.data,
-            image_size=run.config.data.image_size,
-            normalise=run.config.data.normalise,
+            image_size=own.data.image_size,
+            normalise=own.data.normalise,
         ),
         # Its value only says that there are weights.
-        model=dataclasses.replace(run.config.model, pretrained=str(path)),
+        model=dataclasses.replace(own.model, pretrained=str(path)),
     )
     # The source's normalisation goes with its weights; all arms use it.
     facts = facts._replace(mean=run.facts.mean, std=run.facts.std)
     name = run.dataset["name"]
     origin = Origin(
         f"{recipe.model.arch}, trained on {run.dataset['train']:,} images of {name} "
-        f"in {run.config.run.epochs} epochs",
+        f"in {own.run.epochs} epochs",
         name,
     )
     return Source(recipe, facts, jax.device_get(run.variables)), origin
@@ -144,5 +176,6 @@ def _trained_here(config: Config) -> Path:
                 optim=OptimConfig(schedule="onecycle", learning_rate=rate),
                 run=run,
             ),
+            "the same command",
         )
     return path

@@ -102,13 +102,19 @@ class Program(NamedTuple):
     """(state, examples, order, rates, first, count) -> state; donates the state."""
 
 
-def config_of(source: Source, arm: str) -> Config:
-    """The whole configuration of an arm, but for seed and learning rate."""
-    own = dataclasses.replace(source.config.optim, **ARMS[arm].optim)
-    model = source.config.model
+def config_of(shared: Config, arm: str) -> Config:
+    """The whole configuration of an arm, but for seed and learning rate.
+
+    Args:
+      shared: the source's, from `settings.spelled_out`: without weights nothing else
+        of network and input may change.
+      arm: of `ARMS`.
+    """
+    own = dataclasses.replace(shared.optim, **ARMS[arm].optim)
+    model = shared.model
     if arm == "scratch":
         model = dataclasses.replace(model, pretrained=None)
-    return dataclasses.replace(source.config, optim=own, model=model)
+    return dataclasses.replace(shared, optim=own, model=model)
 
 
 def compile(source: Source, arm: str) -> Program:
@@ -117,7 +123,7 @@ def compile(source: Source, arm: str) -> Program:
     Learning rates and the order of the examples are data to it, and so are the examples
     themselves; of any number of labels, if their arrays are filled up to one shape.
     """
-    config, facts = config_of(source, arm), source.facts
+    config, facts = config_of(source.config, arm), source.facts
     devices = parallel.choose("jit", 1, config.run.batch_size, 1)
     layout = Layout(config.run.batch_size, 1, 1)
     parts = assemble.assemble(config, facts, 1, 1, devices)

@@ -19,7 +19,7 @@ from jaxdl.data import sources
 from jaxdl.data.sources import Dataset, Split
 from jaxdl.errors import InputError
 from jaxdl.search import journal
-from jaxdl.training import assemble
+from jaxdl.training import assemble, checkpoints
 from jaxdl.training.epoch import Evaluate
 from jaxdl.training.state import Variables
 
@@ -71,17 +71,26 @@ def run(config: Config, dataset_name: str) -> None:
         seed=0,
         default_for="mnist_colour",
     )
-    for count in config.labels:  # before the source is trained
+    # All that can be checked is, before the source is trained.
+    for count in config.labels:
         sources.balanced(dataset.train.labels, count, 0)
+    transfer_source.validate(config)
+    if config.name and not config.resume:
+        runs.check_free(config.out / "transfer" / config.name)
     source, origin = transfer_source.obtain(config, dataset)
     for arm in config.arms:
-        assemble.validate(transfer_trials.config_of(source, arm))
+        assemble.validate(transfer_trials.config_of(source.config, arm))
     began = time.monotonic()
+    digest = checkpoints.digest(source.variables)
     folder = cli.study_folder(
         "transfer",
         config,
-        {"dataset": job.described(dataset), "source": origin._asdict()},
+        {
+            "dataset": job.described(dataset),
+            "source": {**origin._asdict(), "digest": digest},
+        },
     )
+    _check_source(folder, digest)
     with runs.claimed(folder):
         tqdm.write(_header(config, dataset, origin, folder))
         bench = _bench(config, source, origin, dataset, folder)
@@ -142,6 +151,20 @@ def validate(config: Config) -> None:
     ):
         if number < least:
             raise InputError(f"--{option} must be at least {least}, not {number}")
+
+
+def _check_source(folder: Path, digest: str) -> None:
+    """Checks that the study began with these weights.
+
+    Raises:
+      InputError: with others; its trainings so far tell nothing of these.
+    """
+    stored = runs.read_description(folder)["source"]
+    if stored.get("digest", digest) != digest:  # older studies have none
+        raise InputError(
+            f"the study {folder} began with other weights of {stored['title']}, which "
+            f"have changed since; start a new study under another --name"
+        )
 
 
 def _header(config: Config, dataset: Dataset, origin: Origin, folder: Path) -> str:

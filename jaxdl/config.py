@@ -205,13 +205,10 @@ def from_json(values: Mapping[str, Any]) -> Config:
     for section in dataclasses.fields(Config):
         kind: Any = section.type
         names = {field.name for field in dataclasses.fields(kind)}
-        stored = values.get(section.name)
-        if stored is None or stored.keys() - names:
-            odd = (
-                "missing"
-                if stored is None
-                else ", ".join(sorted(stored.keys() - names))
-            )
+        stored: Any = values.get(section.name)
+        known = isinstance(stored, dict)
+        if not known or stored.keys() - names:
+            odd = ", ".join(sorted(stored.keys() - names)) if known else "missing"
             raise InputError(
                 f"the stored configuration does not fit this version of jaxdl "
                 f"({section.name}: {odd}); start a new run"
@@ -247,6 +244,24 @@ def differences(stored: Config, given: Config) -> list[str]:
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def spelled_out(config: Config) -> Config:
+    """The same settings, with what ImageNet's weights decide said outright.
+
+    So network and input stay the same where other weights, or none, take their place.
+    """
+    if config.model.pretrained != "imagenet":
+        return config
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data, normalise=config.data.normalise or "imagenet"
+        ),
+        model=dataclasses.replace(
+            config.model, layout=config.model.layout or "torchvision"
+        ),
+    )
 
 
 def renamed(config: Config, name: str, *, resume: bool) -> Config:

@@ -43,26 +43,29 @@ def create(directory: Path, description: Mapping[str, Any]) -> None:
     Raises:
       InputError: it is there already, or cannot be made.
     """
-    taken = InputError(
-        f"the run {directory} is there already: go on with it by --resume, or "
-        f"choose another --name"
-    )
-    if directory.exists():
-        raise taken
+    check_free(directory)
     scratch = directory.with_name(f".{directory.name}.{os.getpid()}")
     try:
         scratch.mkdir(parents=True)
         write_json(scratch / "config.json", description)
         scratch.rename(directory)
     except OSError as error:
-        if directory.exists():
-            raise taken from None
+        check_free(directory)
         raise InputError(
             f"cannot make the run folder {directory}: {error.strerror}; choose another "
             f"with --out"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_free(directory: Path) -> None:
+    """Raises InputError if the directory of a new run is there already."""
+    if directory.exists():
+        raise InputError(
+            f"the run {directory} is there already: go on with it by --resume, or "
+            f"choose another --name"
+        )
 
 
 def check_name(name: str | None) -> None:
@@ -198,6 +201,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path} must hold a JSON object, not {type(value).__name__}")
     return value
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """What config.json says, at least with objects "config" and "dataset".
+
+    Raises:
+      InputError: the file is missing or holds something else.
+    """
+    path = directory / "config.json"
+    stored = read_json(path)
+    for name in ("config", "dataset"):
+        if not isinstance(stored.get(name), dict):
+            raise InputError(
+                f"{path} is not the description of a run: it has no object {name!r}"
+            )
+    return stored
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

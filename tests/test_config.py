@@ -50,6 +50,17 @@ configs = st.builds(
 
 
 @given(configs)
+def test_what_is_spelled_out_needs_no_weights_of_imagenets(config: Config) -> None:
+    found = settings.spelled_out(config)
+    assert settings.spelled_out(found) == found
+    if config.model.pretrained != "imagenet":
+        assert found == config
+    else:
+        assert found.model.layout == (config.model.layout or "torchvision")
+        assert found.data.normalise == (config.data.normalise or "imagenet")
+
+
+@given(configs)
 def test_any_configuration_survives_json(config: Config) -> None:
     text = json.dumps(settings.to_json(config), allow_nan=False)
     back = settings.from_json(json.loads(text))

@@ -2,6 +2,7 @@ import importlib.util
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -156,6 +157,26 @@ def test_run_that_is_there_is_left_alone(mnist_run, runs_dir, invoke):
     assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
     assert "finished is there already" in done.err and "--resume" in done.err
     assert {p: p.stat().st_mtime_ns for p in mnist_run.rglob("*")} == before
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(mnist_run, tmp_path, invoke):
+    before = {p: p.stat().st_mtime_ns for p in mnist_run.rglob("*")}
+    moved = shutil.copytree(mnist_run, tmp_path / "mnist" / "moved")
+    done = invoke("mnist", "--resume", "--name=moved", f"--out={tmp_path}")
+    assert done.code == 0, done
+    assert f"Results and figures: {moved}\n" in done.out
+    assert {p: p.stat().st_mtime_ns for p in mnist_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", '{"config": {}, "dataset": {}}', '{"config": {"data": 1}, "dataset": {}}'],
+)
+def test_what_describes_no_run_is_refused(text, tmp_path, invoke):
+    (tmp_path / "mnist" / "odd").mkdir(parents=True)
+    (tmp_path / "mnist" / "odd" / "config.json").write_text(text)
+    done = invoke("mnist", "--resume", "--name=odd", f"--out={tmp_path}")
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
 
 
 def test_resume_lists_the_runs_there_are(mnist_run, runs_dir, invoke):

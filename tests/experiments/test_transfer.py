@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -10,11 +11,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from experiments import transfer_trials, transferring
+from experiments import transfer_source, transfer_trials, transferring
 from experiments.transfer import Config
 from experiments.transfer_trials import Point, Result, Source, Trial
 from jaxdl import config as settings
-from jaxdl.data import batches, sources
+from jaxdl.data import augment, batches, sources
 from jaxdl.data.batches import Layout
 from jaxdl.models import registry
 from jaxdl.search import journal
@@ -194,6 +195,46 @@ def test_a_killed_study_goes_on_to_the_same_bits(study, studies_dir, invoke):
     assert done.code == 2 and "--steps was 10, not 11" in done.err
 
 
+def test_a_study_goes_on_with_its_own_source_only(study, studies_dir, invoke):
+    other = studies_dir / "transfer" / "changed"
+    other.mkdir()
+    stored = json.loads((study / "config.json").read_text())
+    stored["source"]["digest"] = "0"
+    (other / "config.json").write_text(json.dumps(stored))
+    done = invoke("transfer", "--resume", "--name=changed", f"--out={studies_dir}")
+    assert done.code == 2 and "have changed since" in done.err
+    assert [path.name for path in other.iterdir()] == ["config.json"]
+
+
+def test_a_run_is_a_source_when_it_is_finished(svhn_run, tmp_path, invoke):
+    run = shutil.copytree(svhn_run, tmp_path / "run")
+    (run / "result.json").unlink()
+    done = invoke(*TINY, f"--source={run}", f"--out={tmp_path}")
+    assert done.code == 2 and f"--source={run} is not finished" in done.err
+
+
+def test_a_name_that_is_taken_trains_no_source(study, studies_dir, invoke):
+    before = set(studies_dir.iterdir())
+    done = invoke(
+        *TINY, "--arch=lenet5", f"--out={studies_dir}", f"--name={study.name}"
+    )
+    assert done.code == 2 and "finished is there already" in done.err
+    assert set(studies_dir.iterdir()) == before
+
+
+def test_without_imagenets_weights_network_and_input_stay():
+    """Whether they are given by name, or by a run that began with them."""
+    recipe = transfer_source._recipe(Config(pretrained="imagenet"))
+    for arm in transfer_trials.ARMS:
+        config = transfer_trials.config_of(recipe, arm)
+        assert registry.options_for("resnet18", config.model) == {
+            "layout": "torchvision"
+        }
+        facts = assemble.DataFacts((32, 32, 3), ("a",) * 10, (0.1,) * 3, (0.2,) * 3)
+        mean, _ = assemble.normalisation(config, facts)
+        assert mean == augment.IMAGENET_MEAN
+
+
 @pytest.mark.long
 def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
     options = (
@@ -235,6 +276,8 @@ def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
         (("--steps=4",), "--steps must be at least 5, not 4"),
         (("--source=nowhere",), "nowhere is not a run"),
         (("--pretrained=nowhere.pth",), "nowhere.pth"),
+        (("--pretrained=imagenet", "--arch=lenet5"), "no weights are published for"),
+        (("--arch=lenet5_1998",), "--finetune=head"),
     ],
 )
 def test_bad_options_end_in_a_line(options, said, invoke, tmp_path):
@@ -249,7 +292,7 @@ def test_an_arm_trains_as_the_projects_own_loop_does(source, digits):
     """Against `epoch.compile_resident`, an epoch of 4 steps at a time."""
     trial = Trial("scratch", 40, 3, 0.05, 8)
     _, found = trained(source, digits, trial)
-    config = transfer_trials.config_of(source, "scratch")
+    config = transfer_trials.config_of(source.config, "scratch")
     config = dataclasses.replace(
         config,
         optim=dataclasses.replace(config.optim, learning_rate=0.05),
