@@ -45,7 +45,8 @@ def open_manager(directory: Path, keep: int) -> Manager:
 def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None:
     """Saves the state under its step, in the background; does nothing if it is there.
 
-    A step that is there already holds the same bits: a resumed run comes by it again.
+    A resumed run comes by a step again, with the same bits; what is there then is kept
+    if it is whole, and replaced if it is damaged.
 
     Args:
       manager: from `open_manager`.
@@ -57,10 +58,15 @@ def save(manager: Manager, state: TrainState, record: Mapping[str, Any]) -> None
     """
     host = to_host(state)
     step = int(host.step)
-    if step in manager.all_steps():
-        return
+    there = step in manager.all_steps()
+    if there:
+        with contextlib.suppress(Exception):  # Orbax and TensorStore raise many kinds
+            _read(manager, step, state)
+            return
     engine.release_memory()
     with _writing(manager):
+        if there:
+            manager.delete(step)
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -101,13 +107,10 @@ def restore(
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             host, record = _read(manager, step, like)
-        except Exception as error:  # Orbax and TensorStore raise many kinds
+        except Exception as error:  # likewise
             failures.append(f"step {step}: {_first_line(error)}")
             continue
-        said = record.pop("digest", None)
-        if digest((host, record)) == said:
-            return from_host(host), record
-        failures.append(f"step {step}: its content does not match its digest")
+        return from_host(host), record
     if failures:
         raise InputError(
             f"no checkpoint in {manager.directory} can be restored "
@@ -151,6 +154,7 @@ def digest(tree: Any) -> str:
 def _read(
     manager: Manager, step: int, like: TrainState
 ) -> tuple[TrainState, dict[str, Any]]:
+    """A checkpoint, on the host; raises an error if it is damaged or does not fit."""
     raw = like._replace(key=jax.eval_shape(jax.random.key_data, like.key))
     template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), raw)
     item = manager.restore(
@@ -168,7 +172,11 @@ def _read(
         if found.shape != wanted.shape:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{name} has shape {found.shape}, not {wanted.shape}")
-    return item.state, dict(item.record)
+    record = dict(item.record)
+    said = record.pop("digest", None)
+    if digest((item.state, record)) != said:
+        raise ValueError("its content does not match its digest")
+    return item.state, record
 
 
 @contextlib.contextmanager

@@ -110,6 +110,16 @@ def test_a_step_that_is_there_is_left_alone(folder) -> None:
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
+def test_a_damaged_step_that_is_there_is_replaced(folder) -> None:
+    for path in files(folder, 3):
+        path.write_bytes(b"")
+    record = {**RECORD, "best_epoch": 3}
+    with checkpoints.open_manager(folder, 2) as manager:
+        checkpoints.save(manager, trained(3), record)
+    state, found = restored(folder)
+    assert bits(state) == bits(trained(3)) and found == record
+
+
 def test_the_state_may_be_consumed_while_it_is_saved(tmp_path) -> None:
     """The save goes on in the background; the next step reuses the memory."""
     state = tiny().start(trained(2))
