@@ -110,9 +110,13 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
         )
     with runs.replacing(path) as scratch:
         if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
             from safetensors.numpy import save_file
 
             contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
-            save_file(contiguous, scratch)
+            try:
+                save_file(contiguous, scratch)
+            except SafetensorError as error:  # in the place of an OSError too
+                raise InputError(f"cannot write {path}: {error}") from error
         else:
             torch_write.write(scratch, state)

@@ -61,6 +61,7 @@ class _Global(NamedTuple):
 
 _MARK = object()
 _RANK_LIMIT = 32
+_INTEGER_KEY_LIMIT = 1 << 32
 _STORAGES = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
 _FUNCTIONS = {
     "collections.OrderedDict",
@@ -181,9 +182,12 @@ def _set_items(target: Any, pairs: list[Any]) -> None:
     if type(target) is not dict:
         raise InputError(f"sets items of a {type(target).__name__}")
     for key, value in pairs:
-        # Nothing else, because nested tuples can take for ever to hash.
+        # Nothing else, because nested tuples can take for ever to hash, and the large
+        # integers that have the same hash for ever to compare.
         if type(key) not in (str, int):
             raise InputError(f"has a {type(key).__name__} for a key of a dictionary")
+        if type(key) is int and not 0 <= key <= _INTEGER_KEY_LIMIT:
+            raise InputError("has a number for a key that numbers no parameter")
         target[key] = value
 
 

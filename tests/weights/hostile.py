@@ -85,6 +85,10 @@ def pickles():
     yield "tuple_key", b"\x80\x02})" + b"2\x86" * 2 + b"K\x01s.", "DUP"
     bomb = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(1, 60))
     yield "hash_bomb", b"\x80\x02}" + bomb + b"K\x01s.", "a tuple for a key"
+    alike = b"".join(
+        pickle.dumps(i * (2**61 - 1), 2)[2:-1] + b"N" for i in range(70000)
+    )
+    yield "hash_alike", b"\x80\x02}(" + alike + b"u.", "numbers no parameter"
     many = b"(" + b"".join(b"M%sK\x00\x86" % struct.pack("<H", i) for i in range(20000))
     pairs = b"]" + many + b"eq\x01\x85q\x03R"
     repeat = b"ccollections\nOrderedDict\nq\x02" + pairs + b"h\x02h\x03R" * 20000
