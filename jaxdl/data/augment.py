@@ -126,28 +126,6 @@ AUGMENTATIONS = MappingProxyType(
 """The augmentations by their name in `DataConfig.augment`."""
 
 
-def affine(images: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-    """Resamples each image bilinearly under its own affine map.
-
-    Pixel p = (row, column) of the result is read at `matrix` @ p + `offset` in the
-    image, as by `scipy.ndimage.affine_transform(order=1, mode="nearest")`.
-
-    Args:
-      images: float [N, H, W, C]; H and W at least 2.
-      matrix: float [N, 2, 2].
-      offset: float [N, 2], in pixels.
-
-    Returns:
-      Same shape and dtype as `images`; computed in float32.
-    """
-    row, column = _pixels(images.shape[1:3])
-    y, x = (
-        matrix[:, i, :1] * row + matrix[:, i, 1:] * column + offset[:, i, None]
-        for i in (0, 1)
-    )
-    return resample(images, y, x)
-
-
 def resample(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
     """Reads each image at given places, bilinearly.
 

@@ -26,13 +26,11 @@ def read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     mode = "L" if channels == 1 else "RGB"
     try:
-        with (
-            Image.open(path, formats=("PNG", "JPEG")) as image,
-            warnings.catch_warnings(),
-        ):
-            # Beyond half its limit Pillow only warns; such photographs exist.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            flat = _flattened(ImageOps.exif_transpose(image), mode)
+        with warnings.catch_warnings():
+            # Pillow warns of large photographs, and of EXIF that it cannot read.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                flat = _flattened(ImageOps.exif_transpose(image), mode)
     except FileNotFoundError:
         raise InputError(f"no image file {path}") from None
     except UnidentifiedImageError:
@@ -40,8 +38,7 @@ def read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot read the image {path}: {reason}") from error
-    # What Pillow raises on damage, and on an image of more pixels than its limit.
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds on damage, and for its limit
         raise InputError(f"cannot read the image {path}: {error}") from error
     resized = flat.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.uint8).reshape(height, width, channels)

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,30 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, kind):
         images.read(path, GREY)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).count(str(path)) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_damage_anywhere_is_borne_or_refused(tmp_path_factory, data):
+    """EXIF included, and nothing but InputError is raised, nor a warning."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    path = tmp_path_factory.mktemp("damaged") / "image.jpg"
+    picture("RGB", 9, 7).save(path, exif=exif)
+    content = bytearray(path.read_bytes())
+    # The EXIF segment comes first, and is what most of the damage is for.
+    place = data.draw(st.integers(2, 120) | st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[place] = data.draw(st.integers(0, 255))
+    else:
+        del content[place : place + data.draw(st.integers(1, 30))]
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            assert images.read(path, GREY).shape == GREY
+        except InputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
 
 
 @pytest.fixture
