@@ -94,10 +94,6 @@ def validate(config: Config) -> None:
     runs.check_name(config.name)
     if config.epochs < 1:
         raise InputError(f"--epochs must be at least 1, not {config.epochs}")
-    if config.images is not None and config.images < BATCH:
-        raise InputError(
-            f"--images must be at least {BATCH}, a batch, not {config.images}"
-        )
     if len(set(config.seeds)) < max(2, len(config.seeds)):
         raise InputError("--seeds needs two different ones at least, each once")
     for seed in config.seeds:
@@ -108,7 +104,8 @@ def load(config: Config) -> Dataset:
     """The data, cut to the images that are asked for.
 
     Raises:
-      InputError: it cannot be had, or the images are not such as SVHN's.
+      InputError: it cannot be had, the images are not such as SVHN's, or fewer are
+        asked for than each setting needs.
     """
     dataset = sources.load(
         config.dataset,
@@ -124,6 +121,11 @@ def load(config: Config) -> Dataset:
             f"{dataset.name}"
         )
     train = dataset.train
+    if config.images is not None and config.images < (least := _least(train)):
+        raise InputError(
+            f"--images must be at least {least}, so that a batch of {BATCH} is left to "
+            f"the setting without zeros, not {config.images}"
+        )
     cut = Split(train.images[: config.images], train.labels[: config.images])
     return dataclasses.replace(dataset, train=cut)
 
@@ -240,6 +242,11 @@ def _mislabelled(data: Split, setting: Setting) -> Split:
             return Split(data.images[some], data.labels[some])
         case _:
             return data
+
+
+def _least(data: Split) -> int:
+    """How many of the images hold a batch without zeros, as one setting needs it."""
+    return int(np.flatnonzero(data.labels)[:BATCH].max()) + 1
 
 
 def _open(folder: Path, config: Config, dataset: Dataset) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -100,6 +101,24 @@ def test_a_study_leaves_a_report_and_goes_on_from_its_journal(
 
     other = invoke("lenet_failure", *arguments, "--epochs=2")
     assert other.code == 2 and "epochs" in other.err and "--name" in other.err
+
+
+def test_images_that_leave_no_batch_without_zeros_are_refused_at_once(
+    invoke, monkeypatch, tmp_path
+):
+    """The number that is named suffices, and no smaller one does."""
+    some = [Setting("zeros without a target", labels="no zeros")]
+    monkeypatch.setattr(lenet_study, "SETTINGS", some)
+    arguments = ("--dataset=synthetic_svhn", "--epochs=1", f"--out={tmp_path}")
+    done = invoke("lenet_failure", *arguments, f"--images={lenet_study.BATCH}")
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    least = int(re.search(r"--images must be at least (\d+)", done.err)[1])
+    done = invoke("lenet_failure", *arguments, f"--images={least - 1}")
+    assert done.code == 2 and f"at least {least}" in done.err
+    assert not list(tmp_path.iterdir())
+    done = invoke("lenet_failure", *arguments, f"--images={least}")
+    assert done.code == 0, done
 
 
 BAD = {
