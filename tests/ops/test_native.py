@@ -279,6 +279,14 @@ def test_an_error_names_the_layer(broken):
         call(broken, example(16))
 
 
+def test_too_small_a_workspace_is_refused():
+    """As where a program is loaded that was compiled where there are fewer threads."""
+    needed = native.plan(CONVOLUTION).workspace
+    said = rf"INVALID_ARGUMENT.*features_3 needs {needed} bytes .* and has 64: "
+    with pytest.raises(jax.errors.JaxRuntimeError, match=said):
+        call(CONVOLUTION, example(16), workspace=64)
+
+
 def test_the_layer_of_an_error_is_the_models(enabled):
     """What the lowering passes on: the names of the scopes around the convolution."""
 

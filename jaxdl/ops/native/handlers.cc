@@ -19,6 +19,7 @@ namespace ffi = xla::ffi;
 struct Prepared {
   static ffi::TypeId id;
   std::unique_ptr<Convolution> convolution;
+  size_t workspace = 0;  // bytes that it needs here
 };
 ffi::TypeId Prepared::id = {};
 
@@ -52,6 +53,7 @@ ffi::ErrorOr<std::unique_ptr<Prepared>> Instantiate(ffi::Span<const int64_t> geo
     if (geometry.size() != kFields) throw std::invalid_argument("geometry");
     auto prepared = std::make_unique<Prepared>();
     prepared->convolution = Make(geometry.begin());
+    prepared->workspace = prepared->convolution->workspace();
     return prepared;
   } catch (const std::exception& error) {
     return ffi::Unexpected(Failure("prepare", layer, error));
@@ -62,6 +64,15 @@ ffi::Error Execute(Prepared* prepared, ffi::ThreadPool pool, ffi::AnyBuffer left
                    ffi::AnyBuffer right, ffi::Result<ffi::AnyBuffer> result,
                    ffi::Result<ffi::AnyBuffer> workspace, ffi::Span<const int64_t>,
                    std::string_view layer) {
+  // oneDNN's part of it grows with the threads, of which there may be more here than
+  // where the program was compiled.
+  if (workspace->size_bytes() < prepared->workspace) {
+    return ffi::Error::InvalidArgument(
+        "the convolution of " + std::string(layer) + " needs " +
+        std::to_string(prepared->workspace) + " bytes of workspace here and has " +
+        std::to_string(workspace->size_bytes()) +
+        ": the program was compiled where there are other threads; compile it here");
+  }
   try {
     prepared->convolution->Run(pool, left.untyped_data(), right.untyped_data(),
                                result->untyped_data(), workspace->untyped_data());
