@@ -131,10 +131,12 @@ def test_a_run_without_a_checkpoint_begins_again_with_the_same_file(
     assert re.search(r"began with another .*source\.pth.*start a new run", done.err)
 
 
-def test_published_weights_are_found_and_used_as_they_want(
-    tmp_path, invoke, monkeypatch
-):
-    """A file in torch's cache, of random numbers, in the stead of ResNet-18's."""
+@pytest.fixture
+def published_weights(tmp_path, monkeypatch):
+    """A file in torch's cache, of random numbers, in the stead of ResNet-18's.
+
+    Its name, its digest, and the variables in it.
+    """
     module = registry.build("resnet18", num_classes=1000, layout="torchvision")
     random = np.random.default_rng(0)
     variables = jax.tree.map(
@@ -149,6 +151,13 @@ def test_published_weights_are_found_and_used_as_they_want(
     (folder / "made.pth").rename(folder / name)
     monkeypatch.setitem(published.FILES, "resnet18", (name,))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return name, digest, variables
+
+
+def test_published_weights_are_found_and_used_as_they_want(
+    tmp_path, invoke, published_weights
+):
+    name, digest, variables = published_weights
     done = invoke(
         "svhn",
         *LENET,
@@ -172,6 +181,24 @@ def test_published_weights_are_found_and_used_as_they_want(
     torch = reference.torch()
     net = reference.torchvision_models().resnet18(num_classes=10)
     net.load_state_dict(torch.load(file, weights_only=True), strict=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("given", ["by name", "by a run"])
+def test_published_weights_are_transferred(tmp_path, invoke, published_weights, given):
+    """From scratch, too, in their layout, and on images as they want them."""
+    options = ["--pretrained=imagenet"]
+    if given == "by a run":
+        run = ("--arch=resnet18", *options, "--epochs=1", f"--out={tmp_path}")
+        done = invoke("svhn", *LENET, *run, "--name=imagenet")
+        assert done.code == 0, done
+        options = [f"--source={tmp_path}/svhn/imagenet"]
+    done = invoke(
+        *("transfer", "--dataset=mnist_embedded_colour", *options, "--labels", "20"),
+        *("--seeds", "0", "1", "--steps=5", "--batch-size=10", f"--out={tmp_path}"),
+        *("--arms", "scratch", "head"),
+    )
+    assert done.code == 0, done
 
 
 BAD = {
