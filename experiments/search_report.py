@@ -80,6 +80,17 @@ def command(study: Study, result: Result) -> str:
     return " ".join(words)
 
 
+def alone(study: Study, result: Result) -> str:
+    """How well that command repeats the trial."""
+    if result.trial.seed == study.seed:
+        return "By itself, to rounding"
+    return (
+        f"By itself, though not the same: `--seed={result.trial.seed}` draws other "
+        f"validation images than the study's `--seed={study.seed}`, so that it trains "
+        f"on other ones as well"
+    )
+
+
 def _first_rung(
     found: Findings,
 ) -> tuple[space.Space, list[space.Settings], list[float]]:
@@ -149,8 +160,8 @@ def _answer(found: Findings) -> str:
                 for name, value in best.settings.items()
             ],
         ),
-        "By itself, to rounding (add `--raw-dir` or `--dataset` for the same data):"
-        f"\n\n```\n{command(found.study, best.results[0])}\n```",
+        f"{alone(found.study, best.results[0])} (add `--raw-dir` or `--dataset` for "
+        f"the same data):\n\n```\n{command(found.study, best.results[0])}\n```",
     ]
     if dataset.notice:
         lines.insert(1, f"*{dataset.name} is not the whole of MNIST: it stands in.*")
@@ -314,6 +325,7 @@ def _record(
             "validation": found.best.accuracy,
             "test": found.test._asdict(),
             "config": settings.to_json(config),
+            "split_seed": found.study.seed,
             "command": command(found.study, best),
         },
         "rungs": [

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from experiments import cli, job, search_report
 from experiments.search import BASE, Config
+from jaxdl import config as settings
 from jaxdl import runs, runtime
 from jaxdl.data import sources
 from jaxdl.data.sources import Dataset
@@ -59,14 +60,11 @@ def run(config: Config, dataset_name: str) -> None:
     """
     began = time.monotonic()
     study, ablation = study_of(config), ablation_of(config)
-    given = dataclasses.replace(
-        BASE,
-        data=dataclasses.replace(BASE.data, validation=config.validation),
-        run=dataclasses.replace(
-            BASE.run, name=config.name, seed=config.seed, devices=config.devices
-        ),
+    base = base_of(config)
+    run = dataclasses.replace(
+        base.run, name=config.name, seed=config.seed, devices=config.devices
     )
-    assemble.validate(given)
+    assemble.validate(dataclasses.replace(base, run=run))
     for one in (study, ablation):
         if one is not None:
             validate(one)
@@ -118,6 +116,12 @@ def run(config: Config, dataset_name: str) -> None:
         tqdm.write(f"Report: {page}")
 
 
+def base_of(config: Config) -> settings.Config:
+    """What the space leaves alone, with the split that is asked for."""
+    data = dataclasses.replace(BASE.data, validation=config.validation)
+    return dataclasses.replace(BASE, data=data)
+
+
 def study_of(config: Config) -> Study:
     """The search that a command line describes.
 
@@ -125,7 +129,7 @@ def study_of(config: Config) -> Study:
       InputError: from `space.parse`.
     """
     return Study(
-        base=BASE,
+        base=base_of(config),
         space=space.parse(config.space),
         sampler=config.sampler,
         configurations=config.trials,
@@ -145,7 +149,7 @@ def ablation_of(config: Config) -> Study | None:
     if config.ablation_epochs == 0:
         return None
     return Study(
-        base=BASE,
+        base=base_of(config),
         space=space.parse([f"dropout=0,{DROPOUT}", "batch_norm=false,true"]),
         sampler="grid",
         configurations=4,

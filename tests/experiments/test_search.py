@@ -7,7 +7,11 @@ import time
 import pytest
 from PIL import Image
 
+from experiments import search_report, searching
+from experiments.search import Config
 from jaxdl.search import journal
+from jaxdl.search.results import Result
+from jaxdl.search.study import Trial
 
 SPACE = ("--space", "learning_rate=log:0.02:0.5", "hidden=16", "dropout=0:0.5")
 TINY = ("--dataset=mnist_embedded", "--devices=1", "--trials=9", "--rungs", "1", "2")
@@ -24,8 +28,8 @@ def study(studies_dir, invoke):
     folder = studies_dir / "search" / "finished"
     if not folder.exists():
         done = invoke(
-            *("search", *TINY, *SPACE, "--ablation-epochs=1"),
-            *(f"--out={studies_dir}", "--name=finished"),
+            *("search", *TINY, *SPACE, "--ablation-epochs=1", "--validation=1500"),
+            *("--seed=4", "--seeds", 4, f"--out={studies_dir}", "--name=finished"),
         )
         assert done.code == 0 and done.err == "", done
         (studies_dir / "out.txt").write_text(done.out)
@@ -43,7 +47,7 @@ def lines(path):
 def test_prints_data_plan_best_and_test_accuracy(study, studies_dir):
     printed = (studies_dir / "out.txt").read_text()
     assert (
-        "Data:    mnist_embedded (9,000 train, 1,000 validation, 2,000 test)" in printed
+        "Data:    mnist_embedded (8,500 train, 1,500 validation, 2,000 test)" in printed
     )
     assert "Search:  random; 9 trials of 1 epochs; 3 trials of 2 epochs" in printed
     result = json.loads((study / "result.json").read_text())
@@ -75,6 +79,9 @@ def test_the_command_of_the_best_trains_it_to_the_same(study, studies_dir, invok
     result = json.loads((study / "result.json").read_text())["best"]
     words = shlex.split(result["command"])
     assert words[:3] == ["python", "-m", "experiments.mnist"]
+    assert "By itself, to rounding" in (study / "report.md").read_text()
+    assert result["config"]["run"]["seed"] == result["split_seed"] == 4
+    assert result["config"]["data"]["validation"] == 1500
     done = invoke(
         *("mnist", *words[3:], "--dataset=mnist_embedded", "--devices=1"),
         *(f"--out={studies_dir}", "--name=best"),
@@ -84,6 +91,23 @@ def test_the_command_of_the_best_trains_it_to_the_same(study, studies_dir, invok
     epochs = [json.loads(line) for line in metrics.splitlines()]
     last = [e for e in epochs if e["kind"] == "validation"][-1]
     assert abs(last["accuracy"] - result["validation"]) <= 0.002
+
+
+def test_a_command_with_another_split_is_said_to_have_one():
+    study = searching.study_of(Config(seed=4, seeds=(5, 4), validation=700))
+
+    def result(seed):
+        settings = {"learning_rate": 0.1, "dropout": 0.2}
+        return Result(Trial(0, seed, settings), 0, (), False, {}, 0.0)
+
+    for seed in (4, 5):
+        words = search_report.command(study, result(seed)).split()
+        assert "--validation=700" in words and f"--seed={seed}" in words
+    assert search_report.alone(study, result(4)) == "By itself, to rounding"
+    said = search_report.alone(study, result(5))
+    assert (
+        "rounding" not in said and "`--seed=5`" in said and "study's `--seed=4`" in said
+    )
 
 
 def test_the_report_has_answer_evidence_and_verdicts(study):
