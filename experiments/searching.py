@@ -179,9 +179,7 @@ def check_sizes(study: Study, dataset: Dataset) -> None:
 def _devices(config: Config) -> list[Any]:
     """Starts JAX, on a CPU with a device for each core, and picks devices."""
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update(
-            "jax_num_cpu_devices", max(runtime.cores(), config.devices or 1)
-        )
+        jax.config.update("jax_num_cpu_devices", runtime.cores())
     runtime.start(config.cache_dir)
     available = jax.devices()
     count = len(available) if config.devices is None else config.devices

@@ -1,7 +1,10 @@
 import json
+import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +12,7 @@ from PIL import Image
 
 from experiments import search_report, searching
 from experiments.search import Config
+from jaxdl import runtime
 from jaxdl.search import journal
 from jaxdl.search.results import Result
 from jaxdl.search.study import Trial
@@ -197,6 +201,26 @@ def test_bad_input_is_one_line_and_nothing_is_written(invoke, tmp_path, options,
     assert done.code == 2, done
     assert said in done.err and done.err.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_cpu_has_a_device_for_each_core_and_no_more(tmp_path, cache_dir):
+    """Unlike here, where the tests ask JAX for eight."""
+    given = {"JAXDL_CACHE_DIR": str(cache_dir)}
+    kept = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    options = ("--dataset=mnist_embedded", "--trials=1", "--rungs", "1", *SPACE)
+    more = runtime.cores() + 1
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.search", *options),
+            *("--ablation-epochs=0", f"--devices={more}", f"--out={tmp_path / 'out'}"),
+        ],
+        env=kept | given,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done
+    assert f"between 1 and {more - 1}, the number of cpu devices here" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_teaches_the_space(invoke):
