@@ -9,6 +9,7 @@
 #include <string>
 
 #include "convolution.h"
+#include "errors.h"
 #include "small.h"
 
 namespace jaxdl {
@@ -41,10 +42,9 @@ std::unique_ptr<Convolution> Make(const int64_t* fields) {
   throw std::invalid_argument("no such algorithm");
 }
 
-ffi::Error Failure(const char* what, std::string_view layer, const std::exception& e) {
-  return ffi::Error::Internal("oneDNN cannot " + std::string(what) +
-                              " the convolution of " + std::string(layer) + ": " +
-                              e.what());
+ffi::Error FailureTo(const char* act, std::string_view layer) {
+  return Failure("oneDNN cannot " + std::string(act) + " the convolution of " +
+                 std::string(layer));
 }
 
 ffi::ErrorOr<std::unique_ptr<Prepared>> Instantiate(ffi::Span<const int64_t> geometry,
@@ -55,8 +55,8 @@ ffi::ErrorOr<std::unique_ptr<Prepared>> Instantiate(ffi::Span<const int64_t> geo
     prepared->convolution = Make(geometry.begin());
     prepared->workspace = prepared->convolution->workspace();
     return prepared;
-  } catch (const std::exception& error) {
-    return ffi::Unexpected(Failure("prepare", layer, error));
+  } catch (...) {
+    return ffi::Unexpected(FailureTo("prepare", layer));
   }
 }
 
@@ -77,8 +77,8 @@ ffi::Error Execute(Prepared* prepared, ffi::ThreadPool pool, ffi::AnyBuffer left
     prepared->convolution->Run(pool, left.untyped_data(), right.untyped_data(),
                                result->untyped_data(), workspace->untyped_data());
     return ffi::Error::Success();
-  } catch (const std::exception& error) {
-    return Failure("run", layer, error);
+  } catch (...) {
+    return FailureTo("run", layer);
   }
 }
 

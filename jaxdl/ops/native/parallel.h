@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <new>
 #include <thread>
 
 #include "xla/ffi/api/ffi.h"
@@ -31,10 +33,14 @@ using Pool = xla::ffi::ThreadPool;
 //
 // The caller never waits for a thread to start, only for pieces that one has begun; so
 // a pool that is busy, or blocked in calls like this one, cannot make it hang.
+//
+// What a piece throws, on whichever thread, is thrown here once none is at work.
 template <typename Work>
 void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
   struct Shared {
     std::atomic<int64_t> next{0}, done{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;  // the first one
   };
   const int64_t threads = std::min<int64_t>(pool.num_threads(), pieces);
   if (threads <= 1) {
@@ -45,15 +51,24 @@ void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
   // A task that starts when all is done must not touch `work`, which is gone by then.
   auto take = [shared, pieces, &work] {
     for (int64_t i; (i = shared->next.fetch_add(1)) < pieces;) {
-      work(i);
+      try {
+        work(i);
+      } catch (...) {
+        if (!shared->failed.exchange(true)) shared->error = std::current_exception();
+      }
       shared->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (int64_t t = 1; t < threads; ++t) pool.Schedule(decltype(take)(take));
+  try {
+    for (int64_t t = 1; t < threads; ++t) pool.Schedule(decltype(take)(take));
+  } catch (const std::bad_alloc&) {
+    // Fewer threads do it too, and those that have begun need `work`.
+  }
   take();
   while (shared->done.load(std::memory_order_acquire) < pieces) {
     std::this_thread::yield();
   }
+  if (shared->failed) std::rethrow_exception(shared->error);
 }
 
 // Calls work(begin, end) for parts of 0 ... count of about `grain` items.

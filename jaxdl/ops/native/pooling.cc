@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "errors.h"
 #include "parallel.h"
 
 namespace jaxdl {
@@ -120,7 +121,9 @@ ffi::Error MaxPoolGradient(ffi::ThreadPool pool, Images gradients, Images images
 
 #pragma GCC visibility push(default)
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_max_pool_gradient, jaxdl::MaxPoolGradient,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_max_pool_gradient,
+                              jaxdl::Guarded("jaxdl_max_pool_gradient",
+                                             jaxdl::MaxPoolGradient),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<jaxdl::Images>()

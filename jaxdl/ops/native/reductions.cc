@@ -12,6 +12,7 @@
 #include <cstring>
 #include <vector>
 
+#include "errors.h"
 #include "parallel.h"
 
 namespace jaxdl {
@@ -307,13 +308,14 @@ ffi::Error MomentsTarget(ffi::ThreadPool pool, ffi::AnyBuffer x, Vectors mean,
 
 #pragma GCC visibility push(default)
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sum, jaxdl::SumTarget,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sum, jaxdl::Guarded("jaxdl_sum", jaxdl::SumTarget),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_channel_sums, jaxdl::SumsTarget,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_channel_sums,
+                              jaxdl::Guarded("jaxdl_channel_sums", jaxdl::SumsTarget),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()
@@ -323,7 +325,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_channel_sums, jaxdl::SumsTarget,
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Attr<int64_t>("stacked"));
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_moments, jaxdl::MomentsTarget,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_moments,
+                              jaxdl::Guarded("jaxdl_moments", jaxdl::MomentsTarget),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::AnyBuffer>()

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "errors.h"
 #include "parallel.h"
 
 namespace jaxdl {
@@ -64,7 +65,7 @@ ffi::Error Sort(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> keys, ffi::AnyBuffer
 
 #pragma GCC visibility push(default)
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sort, jaxdl::Sort,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sort, jaxdl::Guarded("jaxdl_sort", jaxdl::Sort),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::U32>>()

@@ -1,6 +1,7 @@
 // A step of SGD with momentum in one pass over the arrays: XLA's CPU backend gives each
 // result a loop of its own, and reads everything again in each.
 
+#include "errors.h"
 #include "parallel.h"
 
 #include <vector>
@@ -79,7 +80,7 @@ ffi::Error Sgd(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> numbers,
 
 #pragma GCC visibility push(default)
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sgd, jaxdl::Sgd,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxdl_sgd, jaxdl::Guarded("jaxdl_sgd", jaxdl::Sgd),
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
