@@ -98,12 +98,13 @@ def _is_one_product(conv: Convolution) -> bool:
     """Whether to lay the windows side by side for a single product ("im2col").
 
     Where there are few of them, the time is that of reading the weights, which oneDNN's
-    convolutions do twice, to pack them first.
+    convolutions do twice, to pack them first. Each pixel of the kernel is a slice in
+    the program.
     """
     rows = conv.images * conv.result[0] * conv.result[1]
     return (
         conv.direction == "forward"
-        and conv.kernel != (1, 1)
+        and 1 < math.prod(conv.kernel) <= forms.MOST_TAPS
         and conv.images <= 2
         and conv.images < rows <= 64
     )

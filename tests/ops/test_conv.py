@@ -226,6 +226,20 @@ def test_few_windows(engine, whole, images):
     check_definition(cases, [operands(whole, case) for case in cases])
 
 
+def test_a_large_kernel_makes_no_large_program(engine):
+    """The patches of a vision transformer: each pixel of a patch would be a slice."""
+    patches = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(32, 32),
+        padding="VALID",
+        dimension_numbers=NHWC,
+    )
+    shapes = (1, 224, 224, 3), (32, 32, 3, 768)
+    args = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    text = jax.jit(patches).lower(*args).as_text()
+    assert text.count("stablehlo.slice") < 10
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_one_channel_or_one_output(engine, whole, dtype):
     """Where the strides of a matrix do not tell its rows from its columns."""
