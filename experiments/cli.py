@@ -7,14 +7,10 @@ saved. `--help` imports nothing heavy.
 
 import contextlib
 import dataclasses
-import io
-import itertools
 import logging
 import os
-import re
 import signal
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +20,8 @@ from typing import Any, NoReturn, Self, TypeVar
 
 import tyro
 
+from jaxdl import command_line, runs
 from jaxdl import config as settings
-from jaxdl import runs
 from jaxdl.config import Config, RunConfig
 from jaxdl.errors import InputError
 
@@ -84,7 +80,7 @@ def parse_plain(
       InputError: an option is unknown, missing or ill-typed.
     """
     options = {} if default is None else {"default": default}
-    return _from_command_line(
+    return command_line.read(
         kind, prog=f"python -m {module}", description=description, **options
     )
 
@@ -264,55 +260,13 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _parse(experiment: str, default: Config, description: str) -> Config:
-    return _from_command_line(
+    return command_line.read(
         Config,
         default=default,
         prog=f"python -m experiments.{experiment}",
         description=description,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-
-
-def _from_command_line(kind: type[T], description: str, **options: Any) -> T:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        # tyro would join the lines of a paragraph and not wrap them again.
-        print(_wrapped(description), end="\n\n")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, description="", **options)
-    except SystemExit as end:
-        if end.code in (None, 0):  # --help
-            raise
-        raise InputError(_one_line(said.getvalue())) from None
-
-
-def _wrapped(text: str) -> str:
-    """The text with paragraphs of 80 columns; indented lines stay as they are."""
-    return "\n\n".join(
-        "\n".join(
-            "\n".join(lines)
-            if indented
-            else textwrap.fill(" ".join(lines), 80, break_on_hyphens=False)
-            for indented, lines in itertools.groupby(
-                paragraph.splitlines(), lambda line: line.startswith(" ")
-            )
-        )
-        for paragraph in text.strip().split("\n\n")
-    )
-
-
-def _one_line(box: str) -> str:
-    """What tyro says in a box of several sections, as one line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    # A rule ends a section; the first, with a title in it, begins the box.
-    sections = re.split(r"[─-]{3,}[╮╯+│| ]*\n", plain)[1:]
-    said = []
-    for section in sections:
-        lines = [line.strip("│|╰+ ") for line in section.splitlines()]
-        paragraph = itertools.takewhile(bool, lines)  # tyro's reasons follow a gap
-        said.append(" ".join(paragraph).rstrip("."))
-    return "; ".join(filter(None, said))
 
 
 def _explained(error: BaseException) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""What computes on this CPU, why, and which engine each layer of a network gets.
+"""What computes on this CPU, why, and which engine each convolution of a network gets.
 
 Examples:
     python -m jaxdl.ops
@@ -11,9 +11,7 @@ import dataclasses
 import sys
 from typing import Literal
 
-import tyro
-
-import jaxdl  # noqa: F401  (arms the cure before JAX starts)
+from jaxdl import command_line
 from jaxdl.errors import InputError
 
 
@@ -48,8 +46,8 @@ def active() -> str:
     )
 
 
-def layers(config: Config) -> str:
-    """A table of the convolutions of a training step of the network.
+def convolutions(config: Config) -> str:
+    """A table of the convolutions of a training step, or that there are none.
 
     Raises:
         InputError: no such architecture, layout or image size.
@@ -105,6 +103,8 @@ def layers(config: Config) -> str:
                 row.engine,
             )
         )
+    if len(cells) == 1:
+        return f"{config.arch} has no convolutions"
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
@@ -114,11 +114,11 @@ def layers(config: Config) -> str:
 
 def main() -> None:
     """Parses the command line and prints."""
-    config = tyro.cli(Config, prog="python -m jaxdl.ops", description=__doc__)
     try:
+        config = command_line.read(Config, __doc__, prog="python -m jaxdl.ops")
         print(active())
         if config.arch is not None:
-            print(f"\n{layers(config)}")
+            print(f"\n{convolutions(config)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

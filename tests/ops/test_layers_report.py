@@ -41,7 +41,7 @@ def test_it_says_what_is_active(variable, expected):
     assert third == "choose: JAXDL_ENGINE=native|pure|xla"
 
 
-def test_it_shows_each_layer():
+def test_it_shows_each_convolution():
     """LeNet-5 has two convolutions: five rows, for images need no gradient."""
     done = run("--arch=lenet5", "--batch-size=16")
     assert done.returncode == 0, done.stderr
@@ -55,6 +55,12 @@ def test_it_shows_each_layer():
     assert all(BEST in row for row in rows)
 
 
+def test_it_says_that_there_are_none():
+    done = run("--arch=fnn")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "fnn has no convolutions"
+
+
 @pytest.mark.parametrize(
     ("options", "variable", "named"),
     [
@@ -62,6 +68,9 @@ def test_it_shows_each_layer():
         (("--arch=lenet6",), None, "lenet6"),
         (("--arch=lenet5", "--batch-size=0"), None, "--batch-size"),
         (("--arch=lenet5", "--size=3"), None, "3"),
+        (("--size=abc",), None, "'abc'"),
+        (("--layout=big",), None, "'big'"),
+        (("--no-such-option",), None, "--no-such-option"),
     ],
 )
 def test_bad_input_is_one_line(options, variable, named):
