@@ -27,6 +27,14 @@ _TARGETS = (
     "jaxdl_sort",
     "jaxdl_sum",
 )
+_OTHERS = (
+    "jaxdl_conv",
+    "jaxdl_conv_instantiate",
+    "jaxdl_conv_plan",
+    "jaxdl_conv_type_id",
+    "jaxdl_conv_type_info",
+    "jaxdl_lanes",
+)
 
 
 class Geometry(NamedTuple):
@@ -83,7 +91,8 @@ def load() -> ctypes.CDLL | str:
     except OSError as error:
         return str(error)
     # Before anything is registered, for that is for good.
-    if lacking := [name for name in _TARGETS if not hasattr(library, name)]:
+    taken = (*_OTHERS, *_TARGETS)
+    if lacking := [name for name in taken if not hasattr(library, name)]:
         return f"built from other sources, without {lacking[0]}: install jaxdl again"
     _register(library)
     return library
