@@ -14,7 +14,7 @@ from typing import get_args
 
 from benchmarks import cli, measure
 from benchmarks.cases import LAYERS, Convolution, Direction, Precision
-from benchmarks.report import Report, number
+from benchmarks.report import Report, of_products
 from jaxdl.errors import InputError
 
 RIVALS = ("jaxdl", "jaxdl pure", "torch nchw", "torch nhwc", "flax", "flax+cure")
@@ -66,7 +66,7 @@ def main() -> None:
     listed = config.cases()
     for precision in config.precision:
         rate = measure.product_rate(precision, config.effort)
-        notes.append(f"matrix product, {precision}: {number(rate / 1e9)} GFLOP/s")
+        notes.append(of_products(precision, rate))
     cli.publish(
         Report(
             command="conv",

@@ -302,11 +302,15 @@ def compare_fresh(
 
 
 def product_rate(precision: cases.Precision, effort: Effort) -> float:
-    """FLOP/s of a product of two matrices of 2048x2048, by JAX or by torch."""
+    """FLOP/s of a product of two matrices of 2048x2048, by JAX or by torch.
+
+    NaN where both have failed.
+    """
     rivals, _ = installed(("flax+cure", "torch nchw"))
     product = cases.Product(precision=precision)
     found = compare("product", [product], rivals, effort)
-    return max(product.flops / one.median for one in found if one.seconds)
+    rates = (product.flops / one.median for one in found if one.seconds)
+    return max(rates, default=math.nan)
 
 
 def _first_runs(task: str, one: Measured[Any], worker: Worker, effort: Effort) -> int:

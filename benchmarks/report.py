@@ -239,6 +239,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{middle} [{number(min(values))}, {number(max(values))}]"
 
 
+def of_products(precision: cases.Precision, rate: float) -> str:
+    """The line about the rate of matrix products, from `measure.product_rate`."""
+    if math.isnan(rate):
+        return f"matrix product, {precision}: no rival has computed it"
+    return f"matrix product, {precision}: {number(rate / 1e9)} GFLOP/s"
+
+
 def number(value: float) -> str:
-    """Three digits or so."""
+    """Three digits or so; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -13,7 +13,7 @@ Examples:
 from benchmarks import cli, measure
 from benchmarks.cases import Network
 from benchmarks.measure import Measured
-from benchmarks.report import Report, number
+from benchmarks.report import Report, number, of_products
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     rates = {p: measure.product_rate(p, config.effort) for p in config.precision}
     measured = measure.compare("step", listed, names, config.effort)
     for precision, rate in rates.items():
-        notes.append(f"matrix product, {precision}: {number(rate / 1e9)} GFLOP/s")
+        notes.append(of_products(precision, rate))
 
     def useful(one: Measured) -> str:
         return number(useful_flops(one) / rates[one.case.precision])

@@ -81,6 +81,15 @@ def test_a_step_is_measured_whole(call, tmp_path):
     assert all(r["parameters"] == 535_818 and r["seconds"][0] > 0 for r in results)
 
 
+def test_a_step_is_reported_though_no_rival_answers_in_time(call, tmp_path):
+    args = ["--rounds=1", "--timeout=0.001", "--networks", "fnn", "--rivals", "jaxdl"]
+    code, out, err = call("step", *args, "--out", tmp_path)
+    assert code == 0, err
+    assert "fnn, batch 128, jaxdl: over 0.001 s" in out
+    assert "matrix product, float32: no rival has computed it" in out
+    assert "nan" not in out
+
+
 def test_trials_of_a_search_are_measured(call, tmp_path):
     args = [
         "--rounds=1",

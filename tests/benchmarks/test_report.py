@@ -57,7 +57,8 @@ def test_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1234567, "1,234,567"), (0.51234, "0.512"), (99.96, "100")]
+    ("value", "text"),
+    [(1234567, "1,234,567"), (0.51234, "0.512"), (99.96, "100"), (float("nan"), "-")],
 )
 def test_numbers_have_three_digits(value, text):
     assert report.number(value) == text
