@@ -26,6 +26,8 @@ from jaxdl.convexity.tracing import trace
 from jaxdl.errors import InputError
 
 FILE = "certificates.json"
+DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading a certificate may end in that was not written as here."""
 
 
 def to_json(rows: Sequence[table.Row]) -> dict[str, Any]:
@@ -72,15 +74,21 @@ def check(folder: Path) -> Iterator[tuple[str, str]]:
         raise InputError(
             f"{path} is not about {table.DATA} as it is here; run the study anew"
         )
-    for name, certificate in stored["losses"].items():
-        if name not in table.PROBLEMS:
-            raise InputError(
-                f"{path} names an unknown loss {name!r}; known are "
-                f"{', '.join(table.PROBLEMS)}"
-            )
+    losses = stored.get("losses")
+    if not isinstance(losses, dict):
+        raise InputError(f"{path} has no object 'losses'; run the study anew")
+    if unknown := [name for name in losses if name not in table.PROBLEMS]:
+        raise InputError(
+            f"{path} names an unknown loss {unknown[0]!r}; known are "
+            f"{', '.join(table.PROBLEMS)}"
+        )
+    for name in table.PROBLEMS:
+        if name not in losses:
+            yield name, "FAILED: the file has no certificate of it"
+            continue
         try:
-            yield name, _verified(name, certificate)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            yield name, _verified(name, losses[name])
+        except DAMAGED as error:
             yield name, f"FAILED: the certificate cannot be read ({error!r})"
 
 
@@ -108,7 +116,8 @@ def _verified(name: str, certificate: dict[str, Any]) -> str:
     """What a stored certificate comes to."""
     loss, start = table.problem(name)
     program = trace(loss, start)
-    if certificate["verdict"] == "convex":
+    verdict = certificate["verdict"]
+    if verdict == "convex":
         if certificate["program"] != _traced(program):
             return (
                 "FAILED: the proof is about a loss that is computed in other steps, as "
@@ -120,11 +129,13 @@ def _verified(name: str, certificate: dict[str, Any]) -> str:
         except checker.ProofError as error:
             return f"FAILED: {error}"
         return f"convex, by a proof of {len(proof.steps)} steps"
-    if certificate["verdict"] == "not convex":
+    if verdict == "not convex":
         a, b = (_read_point(certificate[end], start) for end in ("a", "b"))
         found = witness.verify(program, a, b)
         return f"not convex: {found}" if found else "FAILED: not above the chord"
-    return "undecided, nothing to check"
+    if verdict == "undecided":
+        return "undecided, nothing to check"
+    return f"FAILED: {verdict!r} is no verdict"
 
 
 def _traced(program: Program) -> str:

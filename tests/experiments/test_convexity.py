@@ -124,9 +124,28 @@ def drop(stored):
     stored["losses"]["hinge"] = {"verdict": "convex", "steps": "none"}
 
 
+def leave_out(stored):
+    """What claims nothing is no claim that fails."""
+    losses = stored["losses"]
+    del losses["softmax"]
+    losses["hinge"]["verdict"] = "proven"
+    losses["Huber"] = {"verdict": "undecided", "tried": "nothing"}
+
+
+def damage(stored):
+    losses = stored["losses"]
+    losses["linear + MSE"]["steps"][0]["factors"] = [["1/0"]]
+    losses["ReLU network"]["a"][0][0] = "nan"
+
+
 @pytest.mark.parametrize(
     ("change", "failing"),
-    [(swap, {"deep linear 2 + CE", "softmax"}), (drop, {"linear + MSE", "hinge"})],
+    [
+        (swap, {"deep linear 2 + CE", "softmax"}),
+        (drop, {"linear + MSE", "hinge"}),
+        (leave_out, {"softmax", "hinge"}),
+        (damage, {"linear + MSE", "ReLU network"}),
+    ],
 )
 def test_false_certificates_fail(study, tmp_path, invoke, change, failing):
     done = invoke("convexity", f"--check={tampered(study, tmp_path, change)}")
@@ -140,6 +159,22 @@ def test_certificates_about_other_data_are_refused(study, tmp_path, invoke):
     path = tampered(study, tmp_path, lambda stored: stored.update(digest="0"))
     done = invoke("convexity", f"--check={path}")
     assert done.code == 2 and "run the study anew" in done.err
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        (None, "has no object 'losses'"),
+        ([], "has no object 'losses'"),
+        ({"x": {}}, "'x'"),
+    ],
+)
+def test_what_holds_no_certificates_is_refused(tmp_path, invoke, losses, said):
+    stored = {"digest": certificates.digest(), "losses": losses}
+    (tmp_path / certificates.FILE).write_text(json.dumps(stored))
+    done = invoke("convexity", f"--check={tmp_path}")
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
+    assert said in done.err
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_work(invoke, tmp_path):
