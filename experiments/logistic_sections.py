@@ -49,8 +49,9 @@ def probabilities(claim: Claim) -> Section:
     )
     absolute = verdicts.claim("", verdicts.Evidence(claim.shown["absolute"], {}))
     matters = logistic_fits.MATTERS
-    least = (
-        f"{matters[logistic_fits.DISTANCE]:g} and {matters[logistic_fits.DIVERGENCE]:g}"
+    squared, divergence = (
+        f"{matters[measure]:g}"
+        for measure in (logistic_fits.DISTANCE, logistic_fits.DIVERGENCE)
     )
     text = f"""Both losses are *strictly proper scoring rules* (Gneiting and Raftery
 2007): over the whole population each is least for the true P(1|x), and for nothing
@@ -59,12 +60,12 @@ KL(p, q) for cross-entropy and (p − q)² for squared error. So neither has a m
 probabilities. They can differ in two places: with *few examples*, and where the model
 *cannot express* the truth, since each then comes closest to it in its own distance.
 
-Both are fitted exactly, each with the L2 penalty that has the lowest loss of its own
-kind on validation examples. The Brier score is the mean squared error of the
-probabilities on test examples, the log loss their mean cross-entropy. On generated
-data, where P(1|x) is known, what these are above those of the truth is measured
-instead: the mean (p − q)² and KL(p, q). The calibration error (ECE) has ten bins of
-equal count.
+Both are fitted exactly, for each seed with the L2 penalty that has the lowest loss of
+the same kind on that seed's validation examples. The Brier score is the mean squared
+error of the probabilities on test examples, the log loss their mean cross-entropy. On
+generated data, where P(1|x) is known, what these are above those of the truth is
+measured instead: the mean (p − q)² and KL(p, q). The calibration error (ECE) has ten
+bins of equal count.
 
 ![Reliability of both losses](figures/reliability.png)
 
@@ -84,9 +85,9 @@ itself):
 {ratios}
 
 These distances go to 0 with many examples, so they are compared relatively below. The
-verdict may depend on that: compared absolutely, with {least}
-nats as the least that matters, the same measurements make the claim
-*{absolute.verdict}* ({verdicts.tally(absolute.judged)})."""
+verdict may depend on that: compared absolutely, with {squared} of squared distance and
+{divergence} nats of divergence as the least that matters, the same measurements make
+the claim *{absolute.verdict}* ({verdicts.tally(absolute.judged)})."""
     return text, {
         "reliability": plots_logistic.reliability(panels),
         "distances": plots_logistic.distances(sizes, by_loss),
@@ -293,10 +294,11 @@ def imbalance(claim: Claim) -> Section:
     text = f"""One rare example (class 1) for 1 to {rarest:,} common ones; the rarer,
 the fewer there are of them. Real: the eights of MNIST's embedded part against all other
 digits, averaged to 4x4 pixels. Generated: two normal distributions in 5 dimensions,
-their means 2 deviations apart. Both losses are fitted exactly, each with its own best
-penalty: plainly, with the threshold at 1/2 or moved to the share of the rare class; or
-with class weights that give both classes the same mass. PR-AUC (average precision) is
-taken at the ratio of the training data.
+their means 2 deviations apart. Both losses are fitted exactly, each with the penalty
+that its own loss chooses on the validation examples of the seed: plainly, with the
+threshold at 1/2 or moved to the share of the rare class; or with class weights that
+give both classes the same mass. PR-AUC (average precision) is taken at the ratio of the
+training data.
 
 Neither loss knows that the rare class matters more. At 1:{rarest:,} and the threshold
 of 1/2, the share of the rare examples that is found: {recalls}. So is cross-entropy

@@ -125,6 +125,22 @@ def test_a_shorter_training_set_is_what_weights_0_leave(monkeypatch):
     np.testing.assert_allclose(masked, whole, rtol=1e-6)
 
 
+@pytest.mark.parametrize("loss", verdicts.LOSSES)
+def test_each_seed_chooses_its_penalty_by_itself(loss):
+    """What a seed validates on changes nothing for the others."""
+    study = logistic_data.splits("c", *logistic_data.breast_cancer(3), seeds=2)
+    labels = study.validation.labels.copy()
+    labels[1] = 1 - labels[1]  # the most shrunk model is the best for these
+    other = study._replace(validation=study.validation._replace(labels=labels))
+    ones = np.ones((1, 1))
+    with jax.enable_x64():
+        found, changed = (
+            logistic_fits.tuned(loss, one, ones, ones).weights for one in (study, other)
+        )
+    np.testing.assert_array_equal(found[0], changed[0])
+    assert np.linalg.norm(changed[1]) < 0.5 * np.linalg.norm(found[1])
+
+
 def test_reasons_name_what_is_better_and_where():
     values = {"cross_entropy": np.zeros(20), "mse": np.ones(20)}
     turned = {"cross_entropy": np.ones(20), "mse": np.zeros(20)}
