@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments import compare_table, handout
+from experiments import compare_table, handout, recipes
 from experiments.compare_table import Open, Row
 from jaxdl import config as settings
 from jaxdl import plots_compare, runs
@@ -31,6 +31,13 @@ HEADER = (
     "95 % interval",
     "seeds",
     "assignment, SVHN",
+)
+
+
+_SYNTHETIC = (
+    "Rows marked synthetic were trained and tested on `synthetic_svhn`, house numbers "
+    "drawn by a generator, which has SVHN's sizes and class frequencies and another "
+    "difficulty. "
 )
 
 
@@ -58,7 +65,7 @@ def write(folder: Path) -> Path:
         _figures_text(table),
         _others(others),
         _open(still_open),
-        _how(folder, rows),
+        _how(folder, table, rows),
     ]
     text = "\n\n".join(filter(None, parts)) + "\n"
     return handout.write(folder, text, _figures(table), "RESULTS")
@@ -89,11 +96,10 @@ def _answer(table: Sequence[Row]) -> str:
         )
     if not all(compare_table.real(row.data) for row in table):
         lines.append(
-            "**These are not results on SVHN.** Rows marked synthetic were trained and "
-            "tested on `synthetic_svhn`, house numbers drawn by a generator, which has "
-            "SVHN's sizes and class frequencies and another difficulty. Such a row "
-            "compares with other rows of the same data, and *not* with the last "
-            "column, the assignment's, which is of SVHN's photographs."
+            "**These are not results on SVHN.** "
+            + (_SYNTHETIC if any(row.data == "synthetic_svhn" for row in table) else "")
+            + "A row compares with other rows of the same data, and *not* with the "
+            "last column, the assignment's, which is of SVHN's photographs."
         )
     return "\n\n".join(lines)
 
@@ -106,6 +112,11 @@ def _reading(table: Sequence[Row]) -> str | None:
         "Test accuracy is that of the checkpoint that was best on the validation set; "
         "nothing was chosen by the test set."
     ]
+    if any(_shortened(row) for row in table):
+        said.append(
+            "Where there are fewer epochs than in the recipe, the whole schedule is "
+            "shorter in proportion, and more epochs may well do better."
+        )
     if "test images" in kinds:
         said.append(
             "Where there is a single seed the interval is Wilson's, over the choice of "
@@ -153,7 +164,10 @@ def _others(others: Sequence[Row]) -> str | None:
     if not others:
         return None
     cells = [
-        [*(_cells(row)[i] for i in (0, 1, 5, 6, 7, 11, 12, 13)), "; ".join(row.differs)]
+        [
+            *(_cells(row)[i] for i in (0, 1, 5, 6, 7, 11, 12, 13)),
+            handout.plain("; ".join(row.differs)),
+        ]
         for row in others
     ]
     header = [HEADER[i] for i in (0, 1, 5, 6, 7, 11, 12, 13)]
@@ -167,15 +181,17 @@ def _open(still_open: Sequence[Open]) -> str | None:
     if not still_open:
         return None
     return "## Without a result\n\n" + handout.table(
-        ["entry", "how far, or why not"], still_open
+        ["entry", "how far, or why not"],
+        [[handout.plain(text) for text in entry] for entry in still_open],
     )
 
 
-def _how(folder: Path, rows: Sequence[Row]) -> str | None:
+def _how(folder: Path, table: Sequence[Row], rows: Sequence[Row]) -> str | None:
+    """By which settings and commands the table's rows come; on what all rows do."""
     if not rows:
         return None
     cells = []
-    for row in rows:
+    for row in table:
         stored = row.first.stored
         optim = stored.optim
         cells.append(
@@ -223,14 +239,17 @@ def _how(folder: Path, rows: Sequence[Row]) -> str | None:
             for r in results
         )
     )
-    commands = "\n".join(_command(folder, row) for row in rows)
-    return (
-        "## How\n\nSGD on the cross-entropy, all layers from random weights unless the "
-        "table says otherwise. The recipes, of which `experiments/recipes.py` says how "
-        "they were chosen:\n\n"
-        f"{handout.table(header, cells)}\n\n"
+    commands = "\n".join(_command(folder, row) for row in table)
+    recipes_of_today = (
+        "SGD on the cross-entropy, all layers from random weights unless the table "
+        "says otherwise. The recipes, of which `experiments/recipes.py` says how they "
+        f"were chosen:\n\n{handout.table(header, cells)}\n\n"
         f"Each row is what this command trains, or goes on with:\n\n```\n{commands}\n"
-        f"```\n\nData: {sizes}. Machine: {machines}. Versions: {versions}."
+        "```\n\n"
+    )
+    return (
+        f"## How\n\n{recipes_of_today if table else ''}"
+        f"Data: {sizes}. Machine: {machines}. Versions: {versions}."
     )
 
 
@@ -306,9 +325,11 @@ def _cells(row: Row) -> list[Any]:
         row.network.layout or "-",
         f"{result['parameters']:,}",
         f"{result['flops'] / 1e6:,.1f}",
-        f"pretrained: {row.pretrained}" if row.pretrained else "from scratch",
+        f"pretrained: {handout.plain(row.pretrained)}"
+        if row.pretrained
+        else "from scratch",
         _data(row),
-        f"{result['epochs']:g}",
+        f"{result['epochs']:g}" + (_shortened(row) or ""),
         stored.model.precision,
         f"{row.images_per_second:,.0f}",
         _duration(row.seconds),
@@ -318,6 +339,14 @@ def _cells(row: Row) -> list[Any]:
         " ".join(map(str, row.seeds)),
         assigned,
     ]
+
+
+def _shortened(row: Row) -> str | None:
+    """How many epochs the recipe has, where the run was to have fewer."""
+    recipe = recipes.RECIPES.get(row.network.arch)
+    if recipe is None or recipe.run.epochs <= row.first.stored.run.epochs:
+        return None
+    return f" (recipe: {recipe.run.epochs})"
 
 
 def _csv(rows: Sequence[Row]) -> str:

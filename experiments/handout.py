@@ -6,6 +6,7 @@ server as it is. Both are in the folder of the study, beside the figures.
 
 import base64
 import html
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +61,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
+def plain(text: str) -> str:
+    """Text of others (names of files, errors) for Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>&])", r"\\\1", text)
+
+
 def share(effect: Effect) -> str:
     """A share and its interval in per cent, as 98.20% [98.00%, 98.40%]."""
     return f"{effect.mean:.2%} [{effect.low:.2%}, {effect.high:.2%}]"
@@ -93,7 +99,7 @@ def provenance(command: str, data: str, seconds: float) -> str:
 
 
 def _page(text: str, folder: Path) -> str:
-    markdown = MarkdownIt().enable("table")
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     for token in tokens:
         for child in token.children or ():

@@ -67,10 +67,9 @@ def _answer(found: Findings) -> str:
         lines.insert(
             1,
             "*The source's house numbers are synthetic: drawn by a generator, not "
-            "photographed. The target is made from MNIST by this project. Neither "
-            "figure compares with one of the literature.*",
+            "photographed. No figure here compares with one of the literature.*",
         )
-    if found.dataset.notice:
+    if found.dataset.name == "mnist_embedded_colour":
         lines.insert(1, f"*{found.dataset.name} is made from a part of MNIST only.*")
     return "\n\n".join(lines)
 
@@ -224,17 +223,16 @@ def _data(found: Findings) -> str:
         if found.origin.dataset == "synthetic_svhn"
         else "Images of the target"
     )
-    return "\n\n".join(
-        [
-            "## The data",
-            f"![{title}](figures/examples.png)",
+    parts = ["## The data", f"![{title}](figures/examples.png)"]
+    if found.dataset.name in ("mnist_colour", "mnist_embedded_colour"):
+        parts.append(
             f"`{found.dataset.name}` is a set of this project: a digit of MNIST, "
             f"padded to 32x32, is the opacity of an ink on a ground that slopes "
             f"smoothly. Ink and ground are random colours whose luma differs by a "
             f"quarter of the whole range or more at every pixel. They are drawn from "
-            f"the place of an image in its file, so they tell nothing of its label.",
-        ]
-    )
+            f"the place of an image in its file, so they tell nothing of its label."
+        )
+    return "\n\n".join(parts)
 
 
 def _method(found: Findings) -> str:
@@ -246,7 +244,7 @@ def _method(found: Findings) -> str:
     return "\n\n".join(
         [
             "## How",
-            f"Source: {found.origin.title}. Network: {recipe.model.arch}"
+            f"Source: {handout.plain(found.origin.title)}. Network: {recipe.model.arch}"
             + (f", layout {recipe.model.layout}" if recipe.model.layout else "")
             + f". Every training takes {config.steps} steps of {config.batch_size} "
             f"images by SGD with momentum {recipe.optim.momentum:g} (Nesterov), weight "

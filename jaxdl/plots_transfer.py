@@ -43,7 +43,7 @@ def errors(
         found = [ablation.mean(1 - of) for of in values]
         means = np.array([effect.mean for effect in found])
         # A log axis has no place for what is not above 0.
-        low = np.array([max(effect.low, effect.mean / 4) for effect in found])
+        low = np.array([e.low if e.low > 0 else e.mean / 4 for e in found])
         high = np.array([effect.high for effect in found])
         ax.errorbar(
             # Side by side, so that no interval hides another.
@@ -67,6 +67,7 @@ def errors(
             linewidth=1.2,
             label=f"the source as it is: {1 - untouched:.1%}",
         )
+        lows.append(1 - untouched)
         highs.append(1 - untouched)
     ax.set_xscale("log")
     ax.set_yscale("log")

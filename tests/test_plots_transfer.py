@@ -32,6 +32,11 @@ def test_errors_has_means_with_students_intervals():
     ) < len(ax.lines)
 
 
+def test_errors_shows_an_untouched_source_that_is_better_than_all():
+    (ax,) = plots_transfer.errors(LABELS, SHARES, 0.999, "title").axes
+    assert ax.get_ylim()[0] < 0.001
+
+
 def test_errors_bears_a_perfect_arm():
     perfect = {"a": np.ones((3, 5)), "b": SHARES["fine-tuned"]}
     figure = plots_transfer.errors(LABELS, perfect, None, "title")

@@ -70,6 +70,7 @@ def test_entries_are_ordinary_runs_and_the_table_has_them(comparison):
     text = table(comparison)
     (line,) = [line for line in text.splitlines() if line.startswith("| LeNet-5 | -")]
     assert "synthetic_svhn (synthetic)" in line and "34.67" in line
+    assert "| 8 (recipe: 30) |" in line and "fewer epochs than in the recipe" in text
     assert "These are not results on SVHN" in text
     assert EPOCHS in text
     page = (comparison / "RESULTS.html").read_text()
@@ -99,6 +100,7 @@ def test_other_settings_are_named_and_not_mixed_in(copy, tmp_path, invoke):
     assert other["differs"] == "--learning-rate was 0.5, not 0.08"
     above, below = table(copy).split("## Runs with other settings")
     assert "| LeNet-5 |" in above and "--learning-rate was 0.5" in below
+    assert "--seeds 0 " in below and "--seeds 1 " not in below  # that is refused
 
 
 def test_a_failed_entry_stops_no_other_and_the_table_says_why(copy, tmp_path, invoke):

@@ -58,6 +58,28 @@ def test_the_page_carries_what_the_markdown_names(tmp_path) -> None:
     assert cells == ["name", "P(a|b)", "x", "0.5", "y|z", ""]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TypeError: __init__() got *args*, <unknown> & `x`",
+        "<script>alert(1)</script>",
+        "![a](figures/gone.png) [b](https://example.org)",
+        r"C:\_runs\[1]|&lt;",
+    ],
+)
+def test_text_of_others_is_shown_as_it_is(tmp_path, text) -> None:
+    table = handout.table(["error"], [[handout.plain(text)]])
+    page = handout.write(tmp_path, f"# Title\n\n{table}\n", {}).read_text()
+    seen = Seen(page)
+    assert [cell.strip() for cell in seen.cells] == ["error", text]
+    assert not seen.images and "<script" not in page and "<em>" not in page
+
+
+def test_html_in_the_text_is_no_html(tmp_path) -> None:
+    page = handout.write(tmp_path, "# A\n\n<script>alert(1)</script>\n", {})
+    assert "<script" not in page.read_text()
+
+
 def test_writing_again_replaces(tmp_path) -> None:
     handout.write(tmp_path, TEXT, {"line": line()})
     page = handout.write(tmp_path, "# Other\n", {})
