@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
@@ -61,7 +62,7 @@ def importances(
     if len(settings) < 8 or len(set(scores)) < 2 or not fields:
         return None
     inputs = np.array([[position(space[f], s[f]) for f in fields] for s in settings])
-    ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
+    ranks = rankdata(scores)  # equal scores share one, whatever their order
     forest = RandomForestRegressor(
         200, random_state=0, min_samples_leaf=2, oob_score=True
     )
