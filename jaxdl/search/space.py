@@ -73,6 +73,8 @@ class Range:
 
 
 Domain = Choice | Range
+MOST = 10_000
+"""Values of a range, and combinations of a grid: no study comes to the end of more."""
 Space = dict[str, Domain]
 
 _NOT_SEARCHED = {
@@ -108,8 +110,8 @@ def parse(texts: Iterable[str]) -> Space:
 
     Raises:
       InputError: no text, an unknown field or one given twice, an empty domain, bounds
-        that are reversed, equal, not finite or (for log) not positive, or a value that
-        is not of the field's type.
+        that are reversed, equal, not finite or (for log) not positive, too many values,
+        or one that is not of the field's type.
     """
     space: Space = {}
     for text in texts:
@@ -152,7 +154,8 @@ def grid(space: Space) -> list[Settings]:
     """All combinations, the last field changing fastest.
 
     Raises:
-      InputError: a domain is a range, which has no end of values.
+      InputError: a domain is a range, which has no end of values, or there are too
+        many combinations.
     """
     for name, domain in space.items():
         if isinstance(domain, Range):
@@ -161,6 +164,11 @@ def grid(space: Space) -> list[Settings]:
                 f"their number, as in {name}={written(domain)}:5"
             )
     choices = [d.values for d in space.values() if isinstance(d, Choice)]
+    if (count := math.prod(map(len, choices))) > MOST:
+        raise InputError(
+            f"--space: a grid may have {MOST:,} combinations at most, not {count:,}: "
+            f"leave values out, or draw some with --sampler=random"
+        )
     return [
         dict(zip(space, values, strict=True)) for values in itertools.product(*choices)
     ]
@@ -251,8 +259,15 @@ def _range(name: str, text: str, *, integer: bool) -> Domain:
         )
     if len(parts) == 2:
         return Range(low, high, log, integer)
-    if not parts[2].isdecimal() or (count := int(parts[2])) < 2:
+    if not parts[2].isdecimal():
         raise wrong
+    if (count := int(_number(name, parts[2], integer=True))) < 2:
+        raise wrong
+    if count > MOST:
+        raise InputError(
+            f"--space: {name}={text} may have {MOST:,} values at most; leave the "
+            f"number out, and any between may be drawn"
+        )
     space = np.geomspace if log else np.linspace
     # Twelve digits: 0.30000000000000004 is nobody's wish.
     points = [float(f"{x:.12g}") for x in space(low, high, count)]
@@ -288,9 +303,10 @@ def _value(name: str, text: str) -> Value:
 def _number(name: str, text: str, *, integer: bool) -> float | int:
     try:
         number = int(text) if integer else float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):  # the latter: beyond all floats
+        finite = False
+    if not finite:
         what = "whole numbers" if integer else "finite numbers"
         raise InputError(
             f"--space: {name} takes {what}, not {text.strip()!r}; "

@@ -53,6 +53,10 @@ def test_reads_every_kind_of_domain(text, domain):
         (["learning_rate=0.1:inf"], "takes finite numbers, not 'inf'"),
         (["learning_rate=log:0.1"], "is no range"),
         (["learning_rate=0.1:1:1"], "is no range"),
+        (["learning_rate=log:0.01:1:100000000000"], "may have 10,000 values at most"),
+        (["learning_rate=0.01:1:10001"], "may have 10,000 values at most"),
+        (["learning_rate=0.01:1:" + "9" * 5000], "takes whole numbers, not '99"),
+        (["batch_size=32:" + "9" * 400], "takes whole numbers, not '99"),
         (["batch_size=64,1.5"], "takes whole numbers, not '1.5'"),
         (["batch_norm=yes"], "takes true, false, none, not 'yes'"),
         (["augment=flip"], "takes digits, handwriting, none, not 'flip'"),
@@ -102,6 +106,9 @@ def test_a_grid_has_all_combinations_in_order():
     ]
     with pytest.raises(InputError, match=r"dropout=0:0\.5:5"):
         space.grid(space.parse(["dropout=0:0.5"]))
+    many = [f"{name}=0:0.5:{space.MOST}" for name in ("dropout", "momentum")]
+    with pytest.raises(InputError, match="10,000 combinations at most, not 100,000,0"):
+        space.grid(space.parse(many))
 
 
 def test_draws_are_uniform_and_functions_of_seed_and_index():
