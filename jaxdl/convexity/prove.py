@@ -142,8 +142,6 @@ def _max(book: Book, e: Equation) -> None:
         for v in e.inputs:
             if sign in book.signs[v]:
                 book.sign(e.output, sign, "atom", book.signs[v][sign])
-    elif sign in book.signs[e.inputs[0]]:
-        pass  # the largest of entries of one sign: rarely of use
 
 
 def _exp(book: Book, e: Equation) -> None:
