@@ -5,17 +5,20 @@ server as it is. Both are in the folder of the study, beside the figures.
 """
 
 import base64
+import dataclasses
 import html
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from matplotlib.figure import Figure
 
+from experiments import cli
 from jaxdl import plots, runs
 from jaxdl.search.ablation import Effect
 
@@ -86,6 +89,27 @@ def points(effect: Effect, *, sign: bool = True) -> str:
 def command(experiment: str) -> str:
     """The command line of this process, for a shell."""
     return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
+
+
+def anew(experiment: str, config: Any) -> str:
+    """The command line that does a study anew, whether or not it was stopped.
+
+    Args:
+      experiment: its module.
+      config: its settings, a flat dataclass; those that are as usual are left out, and
+        so are those that may change when it goes on (`cli.FREE`).
+    """
+    words = ["python", "-m", f"experiments.{experiment}"]
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), field.default
+        if field.name in cli.FREE or value == usual:
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, tuple):
+            words += [option, *map(str, value)]
+        else:
+            words.append(f"{option}={value}")
+    return shlex.join(words)
 
 
 def provenance(command: str, data: str, seconds: float) -> str:

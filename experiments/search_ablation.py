@@ -1,11 +1,14 @@
 """The ablation of `experiments.search`: what dropout and batch norm change."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments import handout
+from jaxdl.data.sources import Dataset
+from jaxdl.models.fnn import FNN
 from jaxdl.search import ablation as design
 from jaxdl.search.ablation import Effect
 from jaxdl.search.results import Result
@@ -82,9 +85,11 @@ class Ablation(NamedTuple):
             for key, name in (("first", "dropout"), ("second", "batch norm"))
         }
 
-    def text(self, images: int) -> str:
+    def text(self, dataset: Dataset) -> str:
         """The section of the report."""
         seeds = self.train.shape[-1]
+        images = dataset.train.images
+        widths = (math.prod(images.shape[1:]), *FNN.hidden, len(dataset.classes))
         cells = handout.table(
             ["network", "training accuracy", "test accuracy", "gap, points"],
             [
@@ -124,10 +129,10 @@ class Ablation(NamedTuple):
                 "![Ablation](figures/ablation.png)",
                 cells,
                 changes,
-                f"Network 784-512-256-10, {self.epochs} epochs, dropout {self.rate:g}, "
-                f"otherwise the settings that the search leaves alone; {seeds} seeds. "
-                f"Training accuracy is that of the finished network on all "
-                f"{images:,} training images, without dropout. "
+                f"Network {'-'.join(map(str, widths))}, {self.epochs} epochs, dropout "
+                f"{self.rate:g}, otherwise the settings that the search leaves alone; "
+                f"{seeds} seeds. Training accuracy is that of the finished network on "
+                f"all {len(images):,} training images, without dropout. "
                 f"Brackets are 95 % intervals (Student's) over the seeds, for changes "
                 f"over paired differences. The rule: *supported* where the interval of "
                 f"the average change lies wholly on the claimed side of 0, *refuted* "

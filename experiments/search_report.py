@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest, spearmanr
 
 from experiments import handout, job, mnist
+from experiments.search import Config
 from experiments.search_ablation import Ablation
 from jaxdl import config as settings
 from jaxdl import plots_search, runs
@@ -24,6 +25,7 @@ LISTED = 10
 class Findings(NamedTuple):
     """All that a report tells."""
 
+    config: Config
     study: Study
     results: list[list[Result]]
     """By rung."""
@@ -51,7 +53,7 @@ def write(folder: Path, found: Findings) -> Path:
     effect = None
     if found.ablation is not None:
         effect = Ablation.of(found.ablation, found.cells)
-        parts.append(effect.text(len(found.dataset.train.labels)))
+        parts.append(effect.text(found.dataset))
         figures["ablation"] = plots_search.ablation(
             effect.shares(), f"Dropout and batch normalisation, {found.dataset.name}"
         )
@@ -137,6 +139,7 @@ def _answer(found: Findings) -> str:
     trials = sum(map(len, found.results))
     seeds = found.study.seeds
     first = f"with its first seed, {seeds[0]} " if len(seeds) > 1 else ""
+    mean = f" (mean of {len(seeds)} seeds)" if len(seeds) > 1 else ""
     lines = [
         f"# Settings found by search: {dataset.name}",
         "**Question.** Which settings of the network are best, and what do dropout and "
@@ -147,8 +150,8 @@ def _answer(found: Findings) -> str:
         f"best on the validation set reaches **{test.accuracy:.2%} on the test set** "
         f"{first}"
         f"(95 % interval of {count:,} test images: {low:.2%} to {high:.2%}), and "
-        f"{best.accuracy:.2%} on the {len(dataset.validation.labels):,} validation "
-        f"images by which it was chosen. Its settings:",
+        f"{best.accuracy:.2%}{mean} on the {len(dataset.validation.labels):,} "
+        f"validation images by which it was chosen. Its settings:",
         handout.table(
             ["setting", "value", "searched in"],
             [
@@ -163,8 +166,8 @@ def _answer(found: Findings) -> str:
         f"{alone(found.study, best.results[0])} (add `--raw-dir` or `--dataset` for "
         f"the same data):\n\n```\n{command(found.study, best.results[0])}\n```",
     ]
-    if dataset.notice:
-        lines.insert(1, f"*{dataset.name} is not the whole of MNIST: it stands in.*")
+    if dataset.name.startswith("mnist_embedded"):
+        lines.insert(1, f"*{dataset.name} has a part of MNIST only.*")
     return "\n\n".join(lines)
 
 
@@ -189,11 +192,13 @@ def _ranking(found: Findings) -> str:
         [
             "## The best configurations of the last rung",
             handout.table(["", f"validation{mean}", "loss", *names], rows),
-            f"The standard error of one such accuracy, from {count:,} images alone, is "
-            f"{100 * error:.2f} points: it does not tell configurations apart that are "
-            f"less than {200 * np.sqrt(2) * error:.1f} points from each other, and the "
-            f"first one's figure is somewhat lucky, as a maximum is. Nothing "
-            f"was chosen by the test set, so its figure has no such luck in it.",
+            f"The standard error of such an accuracy, from {count:,} images alone, is "
+            f"at most {100 * error:.2f} points. As if mistakes were independent, two "
+            f"that are less than {200 * np.sqrt(2) * error:.1f} points apart could not "
+            f"be told from each other. That is an upper bound: all are scored on the "
+            f"same images and share mistakes, so smaller differences can be real. The "
+            f"first one's figure is somewhat lucky, as a maximum is. Nothing was "
+            f"chosen by the test set, so its figure has no such luck in it.",
         ]
     )
 
@@ -203,7 +208,8 @@ def _mattered(found: Findings, forest: Forest | None) -> str:
         "## What mattered",
         "![Parallel coordinates](figures/parallel.png)",
         "Each line is a configuration of the first rung; the colour is its validation "
-        "accuracy. The worst quarter shares the lowest place of the last axis.",
+        "accuracy. The last axis begins a little below the first quartile of the "
+        "accuracies; all that are lower share its lowest place.",
     ]
     if forest:
         top = forest.fields[0]
@@ -306,8 +312,11 @@ def _method(found: Findings) -> str:
                 if found.ablation
                 else "."
             ),
-            handout.provenance(handout.command("search"), data, found.seconds)
-            + f" Trials took {spent:.0f} s, over all sessions of the study.",
+            handout.provenance(
+                handout.anew("search", found.config), data, found.seconds
+            )
+            + f" That is the time of the last session; trials took {spent:.0f} s, over "
+            f"all sessions of the study.",
         ]
     )
 

@@ -103,6 +103,7 @@ def run(config: Config, dataset_name: str) -> None:
         page = search_report.write(
             paths.folder,
             search_report.Findings(
+                config=config,
                 study=study,
                 results=results,
                 best=best,

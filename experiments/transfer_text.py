@@ -3,14 +3,11 @@
 Import it late: it brings JAX.
 """
 
-import dataclasses
 import itertools
-import shlex
 
 import numpy as np
 
-from experiments import cli, handout, job, transfer_trials
-from experiments.transfer import Config
+from experiments import handout, job, transfer_trials
 from experiments.transfer_findings import Findings
 from experiments.transfer_trials import ARMS
 from jaxdl.search import ablation
@@ -260,23 +257,10 @@ def _method(found: Findings) -> str:
             f"which nothing is chosen; that the answer names the best of "
             f"{len(found.others)} ways to fine-tune is a choice of that kind, and the "
             f"table has all of them.",
-            handout.provenance(_command(found.config), data, found.seconds)
+            handout.provenance(
+                handout.anew("transfer", found.config), data, found.seconds
+            )
             + f" All {found.trainings} trainings took {spent:.0f} s, over all sessions "
             f"of the study, without that of the source.",
         ]
     )
-
-
-def _command(config: Config) -> str:
-    """The command that does it all anew, whether or not it was stopped on the way."""
-    words = ["python", "-m", "experiments.transfer"]
-    for field in dataclasses.fields(Config):
-        value, usual = getattr(config, field.name), field.default
-        if field.name in cli.FREE or value == usual:
-            continue
-        option = f"--{field.name.replace('_', '-')}"
-        if isinstance(value, tuple):
-            words += [option, *map(str, value)]
-        else:
-            words.append(f"{option}={value}")
-    return shlex.join(words)

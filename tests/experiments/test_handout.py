@@ -1,13 +1,14 @@
 """Reports to hand out: the Markdown, and the HTML file that carries its figures."""
 
 import base64
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import handout
+from experiments import handout, search
 from jaxdl.errors import InputError
 
 TEXT = f"""# Bits & pieces
@@ -91,6 +92,24 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--out"):
         handout.write(tmp_path / "file" / "study", TEXT, {})
+
+
+def test_the_command_of_a_study_has_its_settings_and_not_its_place() -> None:
+    usual = search.Config()
+    assert handout.anew("search", usual) == "python -m experiments.search"
+    config = dataclasses.replace(
+        usual,
+        space=("hidden=8|16", "dropout=0:0.5"),
+        rungs=(1, 2),
+        sampler="grid",
+        validation=100,
+        name="mine",
+        resume=True,
+    )
+    assert handout.anew("search", config) == (
+        "python -m experiments.search --space 'hidden=8|16' dropout=0:0.5 "
+        "--sampler=grid --rungs 1 2 --validation=100"
+    )
 
 
 def test_provenance_names_command_data_and_device() -> None:

@@ -121,6 +121,8 @@ def test_the_report_has_answer_evidence_and_verdicts(study):
         assert f"## {heading}" in text
     verdicts = re.findall(r"\*(supported|refuted|not shown)\* \(", text)
     assert len(verdicts) == 4
+    assert "*mnist_embedded has a part of MNIST only.*" in text
+    assert "Network 784-512-256-10, 1 epochs, dropout 0.3" in text
     assert "mnist_embedded" in text and "nan" not in text.lower()
     page = (study / "report.html").read_text()
     names = ("parallel", "importance", "rungs", "ablation")
@@ -161,6 +163,8 @@ def test_a_finished_study_resumes_to_the_same(study, studies_dir, invoke):
     again = json.loads((study / "result.json").read_text())
     clock = {"wall_seconds": 0}
     assert again | clock == result | clock
+    report = (study / "report.md").read_text()
+    assert "--trials=9 --rungs 1 2" in report and "--resume" not in report
 
 
 def test_other_settings_are_refused_on_resume(study, studies_dir, invoke):
