@@ -195,4 +195,4 @@ def _ticks(space: Space, name: str) -> list[tuple[float, str]]:
     if isinstance(domain, Choice):
         return [(position(domain, v), written(v)) for v in domain.values]
     values = [domain.at(part) for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return [(domain.position(v), f"{v:.2g}") for v in values]
+    return [(domain.position(v), written(v)) for v in values]

@@ -32,6 +32,15 @@ def test_parallel_coordinates_has_a_line_for_each_and_the_best_on_top():
     assert any(text.startswith("≤ ") for text in texts(ax))
 
 
+def test_ticks_of_ranges_are_plain_numbers():
+    wide = space.parse(["batch_size=32:256", "clip_norm=log:1:256"])
+    settings = [space.draw(wide, 0, index) for index in range(3)]
+    figure = plots_search.parallel_coordinates(wide, settings, [0.1, 0.2, 0.3], 2, "t")
+    ticks = texts(figure.axes[0])
+    assert {"32", "256", "1", "4", "16", "64"} <= ticks
+    assert not any("e+" in tick for tick in ticks)
+
+
 def test_importance_has_a_bar_for_each():
     found = [Importance("dropout", 0.5, 0.4, 0.7), Importance("hidden", 0.1, -0.1, 0.2)]
     ax = plots_search.importance(found, "title").axes[0]
