@@ -57,7 +57,10 @@ def write(
     config: Config,
     seconds: float,
 ) -> Path:
-    """Writes report, figure and result.json; returns the path of the HTML."""
+    """Writes report, figure and result.json; returns the path of the HTML.
+
+    `seconds` is what all trainings and tests have taken, over all sessions.
+    """
     chance = float(np.bincount(dataset.test.labels).max() / len(dataset.test.labels))
     named = [one for one in tried if not _in_sweep(one)]
     sweep = [one for one in tried if _in_sweep(one)]
@@ -97,7 +100,8 @@ def write(
             f"{len(dataset.test.labels):,} to test; for the networks from MNIST, "
             f"mnist_embedded",
             seconds,
-        ),
+        )
+        + " The time is that of all trainings and tests, over all sessions.",
     ]
     return handout.write(folder, "\n\n".join(parts) + "\n", {"settings": figure})
 
@@ -119,8 +123,8 @@ def _answer(
         f"ResNet have 92 to 95 %. Is that the network, or how it was trained?\n\n"
         f"**Answer.** How it was trained. The same network reaches "
         f"**{good.mean:.2%}** by the recipe of `experiments.compare` in "
-        f"{config.epochs} epochs, and {len(above)} of {len(tried)} settings are above "
-        f"34.67 % with their whole interval."
+        f"{config.epochs} epochs, and {len(above)} of the {len(tried)} settings, this "
+        f"one included, are above 34.67 % with their whole interval."
     )
     if good.verdict != "above":
         said = (
@@ -176,8 +180,10 @@ def _table(tried: Sequence[Tried]) -> str:
         f"{100 * NEAR:.0f} points of it. *Undecided*: it is not, but the interval has "
         "34.67 in it. *Above* and *below* are ruled out as the whole explanation, on "
         "these data and at this length. A network that diverged "
-        "predicts 0 for every image, and its accuracy is that. Every setting has one "
-        "fault beside the baseline; batches are of 128."
+        "predicts 0 for every image, and its accuracy is that. The recipe and the "
+        "baseline have no fault. Each other setting differs from the baseline in one "
+        "thing; those without momentum may differ in the rate as well, and those with "
+        "1998's network differ in the momentum or the rate too. Batches are of 128."
     )
 
 

@@ -98,6 +98,8 @@ def test_a_study_leaves_a_report_and_goes_on_from_its_journal(
     assert invoke("lenet_failure", *arguments).code == 0
     again = journal.mend(folder / "journal.jsonl")
     assert [e["accuracy"] for e in again] == [e["accuracy"] for e in lines]
+    spent = sum(e["seconds"] for e in again)  # the first session's too
+    assert f" in {spent:.0f} s on " in (folder / "report.md").read_text()
 
     other = invoke("lenet_failure", *arguments, "--epochs=2")
     assert other.code == 2 and "epochs" in other.err and "--name" in other.err
