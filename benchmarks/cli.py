@@ -90,7 +90,7 @@ def parse(command: str, kind: type[T], description: str) -> T:
     """Reads the configuration of a command from its command line.
 
     Raises:
-      InputError: an option is unknown, ill-typed or out of range.
+      InputError: an option is unknown, ill-typed or out of range, or has a value twice.
     """
     config = cli.parse_plain(f"benchmarks.{command}", kind, description)
     if config.rounds < 1:
@@ -101,7 +101,22 @@ def parse(command: str, kind: type[T], description: str) -> T:
     for batch in getattr(config, "batch_size", ()):
         if batch < 1:
             raise InputError(f"--batch-size must be at least 1, not {batch}")
+    for field in dataclasses.fields(config):
+        _refuse_twice(field.name, getattr(config, field.name))
     return config
+
+
+def _refuse_twice(name: str, values: Any) -> None:
+    """A table has one row for each case, and one column for each rival.
+
+    Raises:
+      InputError: a list has a value more than once.
+    """
+    if isinstance(values, tuple):
+        for value in values:
+            if values.count(value) > 1:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option}: {value} is given twice; give it once")
 
 
 def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:

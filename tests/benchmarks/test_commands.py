@@ -61,6 +61,10 @@ def test_help_loads_neither_jax_nor_torch():
         ("memory", ["--no-such-option"], "--no-such-option"),
         ("hvp", ["--networks", "vgg16"], "--networks"),
         ("hvp", ["--rivals", "torch nhwc"], "--rivals knows 'jaxdl'"),
+        ("step", ["--rivals", "jaxdl", "jaxdl"], "--rivals: jaxdl is given twice"),
+        ("hvp", ["--batch-size", "8", "8"], "--batch-size: 8 is given twice"),
+        ("conv", ["--layers", "8,3,3,1", "8,3,3,1"], "--layers: 8,3,3,1 is given"),
+        ("search", ["--hidden", "8", "8"], "--hidden: 8 is given twice"),
         ("search", ["--hidden", "8,x"], "--hidden takes sizes such as 512,256"),
     ],
 )
