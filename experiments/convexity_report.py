@@ -135,8 +135,8 @@ def result(found: Findings, seconds: float) -> dict[str, Any]:
                 "smallest": float(one.values[0]),
                 "largest": float(one.values[1]),
                 "residuals": one.residuals.tolist(),
-                "trace": trace(one)._asdict(),
-                "negative_share": negative(one)._asdict(),
+                "trace": _estimate(trace(one)),
+                "negative_share": _estimate(negative(one)),
                 "gauss_newton_smallest_node": float(one.gauss_newton.nodes.min()),
                 "nodes": one.hessian.nodes.tolist(),
                 "weights": one.hessian.weights.tolist(),
@@ -146,6 +146,15 @@ def result(found: Findings, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "device": runs.device_name(),
         "versions": runs.versions(),
+    }
+
+
+def _estimate(found: spectrum.Estimate) -> dict[str, Any]:
+    """For JSON, which has no NaN: one random vector has no standard error."""
+    error = found.standard_error
+    return {
+        "value": found.value,
+        "standard_error": None if np.isnan(error) else error,
     }
 
 

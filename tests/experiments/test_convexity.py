@@ -1,6 +1,7 @@
 """The study of convexity: its verdicts, its files, and certificates read back."""
 
 import json
+import math
 import re
 import shutil
 
@@ -9,9 +10,11 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from experiments import convexity_certificates as certificates
+from experiments import convexity_report, convexity_text
 from experiments import convexity_table as table
 from experiments.convexity_findings import answer
 from jaxdl import separation
+from jaxdl.convexity import spectrum
 from jaxdl.convexity.problems import PROBLEMS
 
 SMALL = ("--starts=1", "--epochs=1", "--images=40", "--steps=4", "--probes=2")
@@ -72,6 +75,15 @@ def test_the_networks_are_curved_both_ways(study):
     for one in result["networks"]:
         assert one["smallest"] < 0 < one["largest"]
         assert one["gauss_newton_smallest_node"] > -1e-5 * one["largest"]
+
+
+def test_one_probe_has_no_standard_error_and_no_nan():
+    found = spectrum.Estimate(2.5, math.nan)
+    record = convexity_report._estimate(found)
+    assert json.dumps(record, allow_nan=False) == (
+        '{"value": 2.5, "standard_error": null}'
+    )
+    assert convexity_text._plus_minus(*found) == "2.5"
 
 
 def test_the_report_shows_all_it_names(study, runs_dir):
