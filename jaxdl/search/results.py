@@ -86,12 +86,6 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
     return sorted(found, key=lambda one: one.key, reverse=True)
 
 
-def read(study: Study, path: Path) -> list[list[Result]]:
-    """The results in a journal, by rung, in the order of their configurations."""
-    known = Journaled(study, path)
-    return [known.results(rung) for rung in range(study.stages)]
-
-
 class Journaled:
     """The journal in memory: what was proposed, and what came out."""
 

@@ -26,17 +26,10 @@ from jaxdl.config import Config
 from jaxdl.search import programs
 from jaxdl.search.programs import Chunks, Material, Program
 from jaxdl.search.results import Epoch, Journaled, Result, Score, rank
-from jaxdl.search.space import Settings
 from jaxdl.search.study import Study, Trial, trial_config
 
 BATCH = 8
 """Configurations that Optuna proposes at a time, and that so run together."""
-
-
-class Proposed(NamedTuple):
-    """Configurations are about to be tried."""
-
-    settings: list[Settings]
 
 
 class Progressed(NamedTuple):
@@ -62,7 +55,7 @@ class Ended(NamedTuple):
     results: list[Result]
 
 
-Event = Proposed | Progressed | Scored | Ended
+Event = Progressed | Scored | Ended
 
 
 def run(
@@ -96,7 +89,6 @@ def run(
     for first in range(0, study.size, batch):
         some = range(first, min(first + batch, study.size))
         settings = known.settings(some)
-        yield Proposed(settings)
         trials = [
             Trial(c, seed, s)
             for c, s in zip(some, settings, strict=True)

@@ -12,7 +12,7 @@ from jaxdl.data import sources
 from jaxdl.data.sources import Split
 from jaxdl.errors import InputError
 from jaxdl.search import journal, programs, space, studies
-from jaxdl.search.results import Epoch, Result, rank, read
+from jaxdl.search.results import Epoch, Result, rank
 from jaxdl.search.study import Study, Trial, validate
 
 BASE = Config(
@@ -97,15 +97,15 @@ def test_rungs_have_as_many_as_halving_says():
 def test_halving_promotes_the_best_of_each_rung(data, tmp_path):
     path = tmp_path / "journal.jsonl"
     events = list(studies.run(study(), data, path))
-    results = read(study(), path)
+    ended = [e for e in events if isinstance(e, studies.Ended)]
+    assert [e.rung for e in ended] == [0, 1, 2]
+    results = [e.results for e in ended]
     assert [len(some) for some in results] == [9, 3, 1]
     assert [[len(r.curve) for r in some] for some in results] == [[1] * 9, [2] * 3, [4]]
     for before, after in itertools.pairwise(results):
         best = rank(before)[: len(after)]
         chosen = {r.trial.configuration for r in after}
         assert chosen == {one.configuration for one in best}
-    ended = [e for e in events if isinstance(e, studies.Ended)]
-    assert [(e.rung, e.results) for e in ended] == list(enumerate(results))
     epochs = sum(e.epochs for e in events if isinstance(e, studies.Progressed))
     assert epochs == 9 + 6 + 4
     assert all(r.key[0] > 0.15 for some in results for r in some)
@@ -140,9 +140,8 @@ def test_a_journal_cut_anywhere_is_filled_with_the_same(data, tmp_path, sampler)
 def test_seeds_are_trials_and_further_splits_are_scored(data, tmp_path):
     searched = study("momentum=0,0.9", sampler="grid", seeds=(3, 1), rungs=(1,))
     path = tmp_path / "journal.jsonl"
-    for _ in studies.run(searched, data, path, {"again": data.validation}):
-        pass
-    (results,) = read(searched, path)
+    *_, ended = studies.run(searched, data, path, {"again": data.validation})
+    results = ended.results
     assert [(r.trial.configuration, r.trial.seed) for r in results] == [
         (0, 3),
         (0, 1),
@@ -160,17 +159,15 @@ def test_seeds_are_trials_and_further_splits_are_scored(data, tmp_path):
 def test_epochs_may_be_searched_where_there_are_no_rungs(data, tmp_path):
     searched = study("epochs=1,3", sampler="grid", rungs=())
     path = tmp_path / "journal.jsonl"
-    for _ in studies.run(searched, data, path):
-        pass
-    assert [len(r.curve) for r in read(searched, path)[0]] == [1, 3]
+    *_, ended = studies.run(searched, data, path)
+    assert [len(r.curve) for r in ended.results] == [1, 3]
 
 
 def test_what_diverges_counts_as_nothing_and_stops_nothing(data, tmp_path):
     searched = study("learning_rate=0.1,1e30", sampler="grid", rungs=(1,))
     path = tmp_path / "journal.jsonl"
-    for _ in studies.run(searched, data, path):
-        pass
-    good, bad = read(searched, path)[0]
+    *_, ended = studies.run(searched, data, path)
+    good, bad = ended.results
     assert bad.diverged and bad.curve[-1] == Epoch(None, 0.0, None, 0.0)
     assert bad.key == (0.0, -math.inf)
     assert not good.diverged and rank([bad, good])[0].results == [good]
