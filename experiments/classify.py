@@ -66,8 +66,8 @@ def run(
             )
             raise SystemExit(128 + (stop.signal or 0))
         say("Finished Training")
-        if config.run.profile:
-            say(f"Trace, for https://ui.perfetto.dev: {folder.path / 'trace'}")
+        if config.run.profile and (trace := folder.path / "trace").exists():
+            say(f"Trace, for https://ui.perfetto.dev: {trace}")
         with saying_what_is_safe(folder.path):
             scores = test(job, folder, finished.state)
             if first:

@@ -137,9 +137,11 @@ def test_figures_are_pictures(mnist_run):
 def test_resuming_a_finished_run_reports_the_same(mnist_run, runs_dir, invoke):
     before = json.loads((mnist_run / "result.json").read_text())
     metrics = (mnist_run / "metrics.jsonl").read_bytes()
-    done = invoke("mnist", "--resume", "--name=finished", f"--out={runs_dir}")
+    done = invoke(
+        *("mnist", "--resume", "--profile", "--name=finished", f"--out={runs_dir}")
+    )
     assert done.code == 0 and done.err == ""
     assert "Resumed: after step 140\n" in done.out
-    assert "Batch" not in done.out
+    assert "Batch" not in done.out and "Trace" not in done.out
     assert json.loads((mnist_run / "result.json").read_text()) == before
     assert (mnist_run / "metrics.jsonl").read_bytes() == metrics
