@@ -31,9 +31,9 @@ class Dropout(nn.Module):
         """Float [N, ...] -> the same shape and dtype."""
         if not train or is_off(self.rate):
             return x
-        places = jnp.arange(len(x))
+        places = jnp.arange(x.shape[0])
         if self.axis_name is not None:
-            places += len(x) * jax.lax.axis_index(self.axis_name)
+            places += x.shape[0] * jax.lax.axis_index(self.axis_name)
         key = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
         units = jnp.arange(math.prod(x.shape[1:]), dtype=jnp.uint32)
         random, _ = threefry(key, places.astype(jnp.uint32)[:, None], units)

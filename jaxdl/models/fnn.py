@@ -52,7 +52,7 @@ class FNN(nn.Module):
         init = (
             nn.initializers.he_normal if rectifies else nn.initializers.glorot_uniform
         )
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for i, features in enumerate(self.hidden):
             x = dense(
                 x,

@@ -162,7 +162,7 @@ def flatten(x: jax.Array) -> jax.Array:
     Weights of the dense layer that follows thus map to torch's by a transposition, at
     any image size; moving the few activations that are left costs next to nothing.
     """
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 def as_logits(x: jax.Array) -> jax.Array:

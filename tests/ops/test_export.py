@@ -1,7 +1,5 @@
 """Programs that `jax.export` writes to a file run anywhere: nothing in them is ours."""
 
-from importlib.util import find_spec
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from jax import export
 
+from jaxdl.models import registry
 from jaxdl.models.norm import BatchNorm
 from jaxdl.ops import update
 
@@ -50,10 +49,8 @@ def shuffled(keys):
 
 
 def through_a_file(function, *args, gradients=0):
-    """The exported function, read again where JAX can write it."""
+    """The exported function, written and read again."""
     exported = export.export(jax.jit(function))(*args)
-    if find_spec("flatbuffers") is None:
-        return exported.call
     return export.deserialize(exported.serialize(vjp_order=gradients)).call
 
 
@@ -92,6 +89,18 @@ def test_a_shuffle(engine, size):
     call = through_a_file(shuffled, jax.ShapeDtypeStruct(shape, keys.dtype))
     for ours, theirs in zip(call(keys), shuffled(keys), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("arch", ["fnn", "lenet5"])
+def test_a_network_for_any_batch(enabled, normal, arch):
+    model = registry.build(arch, num_classes=10)
+    images = normal((5, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    shape = export.symbolic_shape("batch, 32, 32, 3")
+    any_batch = jax.ShapeDtypeStruct(shape, images.dtype)
+    call = through_a_file(model.apply, variables, any_batch)
+    expected = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(call(variables, images), expected, atol=1e-4)
 
 
 def test_what_is_compiled_here_after_an_export_is_still_ours(engine, normal):
