@@ -1,7 +1,8 @@
 """The settings under which `experiments.lenet_failure` trains LeNet-5.
 
-Each has one fault beside a plain baseline, SGD with momentum 0.9 at a rate of 0.01 on
-normalised pixels, but for the rates, which are those of SGD without momentum.
+Beside a good recipe and a plain baseline, SGD with momentum 0.9 at a rate of 0.01 on
+normalised pixels, each has one fault; but where momentum is left out, and for 1998's
+network, the rate may be another too.
 """
 
 import dataclasses
