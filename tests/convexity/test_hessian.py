@@ -120,7 +120,7 @@ def test_dense_over_any_pytree_is_the_derivative_of_the_gradient(shapes, seed):
             x = ravel_pytree(tree)[0]
             return jnp.sum(jnp.sin(mix @ x)) + jnp.sum(x**4)
 
-        found = hessian.dense(loss, params)
+        found = jax.jit(lambda params: hessian.dense(loss, params))(params)
         gradient = jax.jit(jax.grad(lambda x: loss(unravel(x))))
         numeric = scipy.optimize.approx_fprime(flat, gradient, 1e-7)
         chex.assert_shape(found, (flat.size, flat.size))

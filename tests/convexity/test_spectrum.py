@@ -33,7 +33,7 @@ def times(matrix):
 
 
 class Eigenpairs(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
+    @chex.variants(with_jit=True)
     def test_ends_of_a_spectrum(self):
         """Far fewer steps than dimensions; the ends stand apart."""
         exact = np.sort(np.r_[-3, -1.5, np.linspace(-0.5, 0.5, 296), 4, 9])
@@ -67,7 +67,7 @@ class Eigenpairs(chex.TestCase):
             return spectrum.eigenpairs(product, params, key=KEY, steps=50, largest=2)
 
         values, vectors, residuals = find(params)
-        matrix = hessian.dense(loss, params)
+        matrix = jax.jit(lambda params: hessian.dense(loss, params))(params)
         dense = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
         norm = abs(dense).max()
         np.testing.assert_allclose(values, dense[[0, -2, -1]], atol=1e-4 * norm)
@@ -108,7 +108,7 @@ def test_all_eigenvalues_with_their_multiplicities(exact, seed):
         assert (found.residuals < 1e-9).all()
 
 
-@given(st.sampled_from([1, 2, 7, 20, 30]), st.integers(0, 1000))
+@given(st.sampled_from([1, 7, 30]), st.integers(0, 1000))
 @settings(deadline=None, max_examples=60)
 def test_an_eigenvalue_lies_within_each_residual(steps, seed):
     """Also far from convergence; and no value leaves the range of the spectrum."""
@@ -136,15 +136,21 @@ def test_residuals_are_those_that_lanczos_predicts():
     np.testing.assert_allclose(found.residuals, predicted, rtol=1e-6)
 
 
+@jax.jit
+def pairs_of_multiple(value, like):
+    """Of the identity over a pytree."""
+    return spectrum.eigenpairs(
+        lambda v: jax.tree.map(lambda x: value * x, v), like, key=KEY, steps=10
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [3.0, 0.0, -1e-9])
 def test_a_multiple_of_the_identity_has_one_eigenvalue(value, dtype):
     """The Krylov space is exhausted at once; matfree 0.6.3 finds 19.8 for 3."""
     with jax.enable_x64():
         like = {"a": jnp.zeros((4, 5), dtype), "b": [jnp.zeros(7, dtype)]}
-        found = spectrum.eigenpairs(
-            lambda v: jax.tree.map(lambda x: value * x, v), like, key=KEY, steps=10
-        )
+        found = pairs_of_multiple(np.asarray(value, dtype), like)
         np.testing.assert_allclose(found.values, value, rtol=1e-5)
         assert (found.residuals <= 1e-5 * abs(value)).all()
 

@@ -15,6 +15,8 @@ from jaxdl.data import augment
 from jaxdl.training import parallel
 
 digits = jax.jit(augment.digits)
+handwriting = jax.jit(augment.handwriting)
+resize = jax.jit(augment.resize, static_argnums=1)
 
 
 def random_images(
@@ -251,7 +253,7 @@ def test_digits_moves_a_digit_within_its_stated_limits():
 def test_resize_equals_pillow_to_rounding(source, size):
     rng = np.random.default_rng(8)
     image = rng.integers(0, 256, (*source, 3)).astype(np.uint8)
-    found = np.asarray(augment.resize(jnp.asarray(image[None]), size))[0]
+    found = np.asarray(resize(jnp.asarray(image[None]), size))[0]
     assert found.dtype == np.uint8
     pillow = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
     difference = np.abs(found.astype(int) - np.asarray(pillow).astype(int))
@@ -261,14 +263,14 @@ def test_resize_equals_pillow_to_rounding(source, size):
 
 def test_resize_to_the_same_size_changes_nothing():
     image = np.random.default_rng(9).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(augment.resize(jnp.asarray(image), (32, 32)), image)
+    np.testing.assert_array_equal(resize(jnp.asarray(image), (32, 32)), image)
 
 
 @settings(max_examples=10, deadline=None)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), level=st.integers(0, 255))
 def test_resize_of_any_size_keeps_a_plain_image_plain(height, width, level):
     image = jnp.full((1, height, width, 1), level, jnp.uint8)
-    found = augment.resize(image, (28, 28))
+    found = resize(image, (28, 28))
     assert found.shape == (1, 28, 28, 1)
     assert (found == level).all()
 
@@ -277,7 +279,7 @@ def test_handwriting_bends_smoothly_and_by_little():
     """Read off an image whose values are its own rows: where each pixel came from."""
     rows = jnp.broadcast_to(jnp.arange(28.0)[:, None], (28, 28))
     images = jnp.broadcast_to(rows[None, :, :, None], (200, 28, 28, 1))
-    bent = augment.handwriting(jax.random.key(0), images, jnp.arange(200))
+    bent = handwriting(jax.random.key(0), images, jnp.arange(200))
     moved = np.asarray(bent - images)[:, 6:-6, 6:-6, 0]  # free of the frame's clipping
     # Two shifts of at most 2 pixels, 10 degrees, a tenth of scale, over 14 pixels.
     assert np.abs(moved).max() < 2 + 2 + 14 * (0.1 + 0.18)
@@ -291,8 +293,8 @@ def test_handwriting_bends_smoothly_and_by_little():
 def test_handwriting_depends_on_key_and_position_alone():
     images = jax.random.normal(jax.random.key(1), (8, 20, 24, 3))
     key, positions = jax.random.key(2), jnp.arange(8)
-    whole = augment.handwriting(key, images, positions)
-    part = augment.handwriting(key, images[3:5], positions[3:5])
+    whole = handwriting(key, images, positions)
+    part = handwriting(key, images[3:5], positions[3:5])
     np.testing.assert_allclose(part, whole[3:5], atol=1e-5)
-    other = augment.handwriting(jax.random.key(3), images, positions)
+    other = handwriting(jax.random.key(3), images, positions)
     assert np.abs(other - whole).max() > 0.1

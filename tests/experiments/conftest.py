@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import cli
 from jaxdl import ops
@@ -57,6 +58,7 @@ def invoke(monkeypatch, capsys, cache_dir):
 
     yield call
     jax.config.update("jax_compilation_cache_dir", compiled)
+    compilation_cache.reset_cache()  # else all that is compiled later is written too
     ops.disable()
 
 

@@ -161,7 +161,7 @@ def test_the_report_answers_first_and_labels_the_data(study):
     text = (study / "report.md").read_text()
     assert text.index("**Answer.**") < text.index("## All arms")
     assert "synthetic: drawn by a generator" in text
-    assert "made from a part of MNIST" not in text  # it was asked for by name
+    assert "made from a part of MNIST only" in text
     assert "nan" not in text.lower().replace("finance", "")
     assert text.index("- with 20 labels") < text.index("- with 40 labels")
     page = (study / "report.html").read_text()

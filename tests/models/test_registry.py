@@ -90,14 +90,21 @@ def test_refuses_what_is_below_its_limit(name, layout):
             jax.eval_shape(module.init, jax.random.key(0), x)
 
 
+@functools.cache
+def initial(module):
+    """Image and variables of a network, as shapes."""
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    return x, jax.eval_shape(module.init, jax.random.key(0), x)
+
+
 @pytest.mark.parametrize(("name", "layout"), cases())
 def test_blocks_are_all_layers_once_from_the_head_on(name, layout):
     options = {"layout": layout} if layout else {}
     if name == "fnn":
         options = {"hidden": (5, 4, 3), "batch_norm": True}
     module = registry.build(name, num_classes=10, **options)
-    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    layers = jax.eval_shape(module.init, jax.random.key(0), x)["params"].keys()
+    _, variables = initial(module)
+    layers = variables["params"].keys()
     blocks = registry.blocks(name, **options)
     assert sorted(layer for block in blocks for layer in block) == sorted(layers)
     head = registry.spec(name).head(layout)
@@ -198,22 +205,20 @@ def test_importing_the_registry_loads_neither_jax_nor_flax():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-class Variants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_half_precision_gives_float32_logits_near_those_of_float32(self):
-        for name in "fnn", "lenet5":
-            x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
-            exact = registry.build(name, num_classes=10)
-            half = registry.build(name, num_classes=10, dtype=jnp.bfloat16)
-            variables = jax.jit(half.init)(jax.random.key(0), x)
-            dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
-            assert dtypes == {jnp.dtype("float32")}
-            logits = self.variant(half.apply)(variables, x)
-            chex.assert_type(logits, jnp.float32)
-            expected = jax.jit(exact.apply)(variables, x)
-            assert not jnp.array_equal(logits, expected)  # bfloat16 really was used
-            scale = jnp.abs(expected).max()
-            chex.assert_trees_all_close(logits / scale, expected / scale, atol=0.03)
+@pytest.mark.parametrize("name", ["fnn", "lenet5"])
+def test_half_precision_gives_float32_logits_near_those_of_float32(name):
+    x = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
+    exact = registry.build(name, num_classes=10)
+    half = registry.build(name, num_classes=10, dtype=jnp.bfloat16)
+    variables = jax.jit(half.init)(jax.random.key(0), x)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(variables)}
+    assert dtypes == {jnp.dtype("float32")}
+    logits = jax.jit(half.apply)(variables, x)
+    chex.assert_type(logits, jnp.float32)
+    expected = jax.jit(exact.apply)(variables, x)
+    assert not jnp.array_equal(logits, expected)  # bfloat16 really was used
+    scale = jnp.abs(expected).max()
+    chex.assert_trees_all_close(logits / scale, expected / scale, atol=0.03)
 
 
 def test_dropout_follows_its_key_and_rests_in_evaluation():
@@ -242,8 +247,7 @@ def test_dropout_key_is_asked_for_in_training_only_where_said(name, layout):
     if arch.has_dropout:
         options["dropout"] = 0.5
     module = registry.build(name, num_classes=10, **options)
-    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    x, variables = initial(module)
     jax.eval_shape(module.apply, variables, x)
     train = functools.partial(module.apply, train=True, mutable=["batch_stats"])
     if not arch.has_dropout:

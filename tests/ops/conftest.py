@@ -51,13 +51,18 @@ def algorithm(request):
         jax.clear_caches()
 
 
+def _array(numbers, dtype):
+    """Converted by NumPy: JAX would compile a program for each shape."""
+    numbers = numbers.astype(jax.numpy.dtype(dtype))
+    return jax.numpy.asarray(numbers, numbers.dtype)
+
+
 @pytest.fixture(scope="session")
 def whole():
     """Draws small whole numbers: their sums are exact in every order and format."""
 
     def draw(shape, dtype="float32", seed=0):
-        numbers = np.random.default_rng(seed).integers(-2, 3, shape)
-        return jax.numpy.asarray(numbers, dtype)
+        return _array(np.random.default_rng(seed).integers(-2, 3, shape), dtype)
 
     return draw
 
@@ -65,7 +70,6 @@ def whole():
 @pytest.fixture(scope="session")
 def normal():
     def draw(shape, dtype="float32", seed=0):
-        numbers = np.random.default_rng(seed).normal(size=shape)
-        return jax.numpy.asarray(numbers, dtype)
+        return _array(np.random.default_rng(seed).normal(size=shape), dtype)
 
     return draw

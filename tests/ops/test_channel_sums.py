@@ -27,8 +27,8 @@ def engine(request):
 
 
 def drawn(shape, dtype="float32", seed=0, mean=0.0):
-    x = np.random.default_rng(seed).normal(mean, 1, shape)
-    return jnp.asarray(x, dtype)
+    x = np.random.default_rng(seed).normal(mean, 1, shape).astype(jnp.dtype(dtype))
+    return jnp.asarray(x, x.dtype)  # converted by NumPy: JAX would compile for that
 
 
 def wide(x):
@@ -54,32 +54,44 @@ shapes = st.one_of(
 formats = st.sampled_from(["float32", "bfloat16"])
 
 
-@settings(deadline=None, max_examples=25)
-@given(shapes, formats, formats, st.integers(0, 99))
-def test_sums_are_numpys(shape, g_format, x_format, seed):
-    g, x = drawn(shape, g_format, seed), drawn(shape, x_format, seed + 1, 2.0)
-    centre = drawn(shape[-1:], seed=seed + 2, mean=2.0)
-    found = norm.channel_sums(g, x, centre)
-    for ours, (expected, magnitude) in zip(found, sums64(g, x, centre), strict=True):
-        assert ours.dtype == jnp.float32
-        assert np.max(np.abs(ours - expected) / magnitude) < 1e-6
+def five(*strategies):
+    """Five cases, for one program: compiling is what takes the time."""
+    return given(st.lists(st.tuples(*strategies), min_size=5, max_size=5))
 
 
-@settings(deadline=None, max_examples=25)
-@given(shapes, formats, st.sampled_from([0.0, -7.0, 3000.0]), st.integers(0, 99))
-def test_moments_are_numpys(shape, dtype, mean, seed):
-    x = drawn(shape, dtype, seed, mean)
-    axes = tuple(range(x.ndim - 1))
-    found_mean, found_variance = norm.moments(x)
-    x = wide(x)
-    assert found_mean.dtype == found_variance.dtype == jnp.float32
-    np.testing.assert_allclose(
-        found_mean, x.mean(axes), rtol=1e-6, atol=1e-6 * np.abs(x).max()
-    )
-    variance = x.var(axes)
-    # What a mean that is off by one rounding adds, and the sum's own roundings.
-    slack = (2e-6 * np.abs(x).max()) ** 2 + 1e-6
-    np.testing.assert_allclose(found_variance, variance, rtol=1e-5, atol=slack)
+@settings(deadline=None, max_examples=5)
+@five(shapes, formats, formats, st.integers(0, 99))
+def test_sums_are_numpys(cases):
+    args = [
+        (
+            drawn(shape, g_format, seed),
+            drawn(shape, x_format, seed + 1, 2.0),
+            drawn(shape[-1:], seed=seed + 2, mean=2.0),
+        )
+        for shape, g_format, x_format, seed in cases
+    ]
+    found = jax.jit(lambda args: [norm.channel_sums(*of) for of in args])(args)
+    for of, sums in zip(args, found, strict=True):
+        for ours, (expected, magnitude) in zip(sums, sums64(*of), strict=True):
+            assert ours.dtype == jnp.float32
+            assert np.max(np.abs(ours - expected) / magnitude) < 1e-6
+
+
+@settings(deadline=None, max_examples=5)
+@five(shapes, formats, st.sampled_from([0.0, -7.0, 3000.0]), st.integers(0, 99))
+def test_moments_are_numpys(cases):
+    args = [drawn(shape, dtype, seed, mean) for shape, dtype, mean, seed in cases]
+    found = jax.jit(lambda args: [norm.moments(x) for x in args])(args)
+    for x, (found_mean, found_variance) in zip(map(wide, args), found, strict=True):
+        axes = tuple(range(x.ndim - 1))
+        assert found_mean.dtype == found_variance.dtype == jnp.float32
+        np.testing.assert_allclose(
+            found_mean, x.mean(axes), rtol=1e-6, atol=1e-6 * np.abs(x).max()
+        )
+        variance = x.var(axes)
+        # What a mean that is off by one rounding adds, and the sum's own roundings.
+        slack = (2e-6 * np.abs(x).max()) ** 2 + 1e-6
+        np.testing.assert_allclose(found_variance, variance, rtol=1e-5, atol=slack)
 
 
 def test_a_long_sum_keeps_its_digits():
@@ -126,11 +138,12 @@ def loss(form, *args):
 def test_derivatives_of_two_orders_agree_with_differences():
     with jax.enable_x64(True):
         args = jax.tree.map(lambda a: a.astype(jnp.float64), example())
-        check_grads(normalised, args, order=2, modes=["fwd", "rev"], rtol=1e-3)
+        both = {"order": 2, "modes": ["fwd", "rev"]}
+        check_grads(jax.jit(normalised), args, **both, rtol=1e-3)
         g, x, centre = drawn((6, 3), "float64"), args[0][0, 0, :, :3], args[1][:3]
         x = jnp.tile(x, (3, 1))
-        check_grads(norm.channel_sums, (g, x, centre), order=2, modes=["fwd", "rev"])
-        check_grads(norm.moments, (x,), order=2, modes=["fwd", "rev"])
+        check_grads(jax.jit(norm.channel_sums), (g, x, centre), **both)
+        check_grads(jax.jit(norm.moments), (x,), **both)
 
 
 def gradient(form, *args):
@@ -147,7 +160,23 @@ def double_back(form, *args):
     return jax.vjp(functools.partial(gradient, form), *args)[1](args)
 
 
-@pytest.mark.parametrize("of", [gradient, product, double_back])
+def derivatives(form, *args):
+    return [of(form, *args) for of in (gradient, product, double_back)]
+
+
+def of_format(dtype):
+    x, *vectors = example()
+    return x.astype(dtype), *vectors
+
+
+@functools.cache
+def exact_derivatives(dtype):
+    """By JAX's own operations in float64, from the same numbers."""
+    with jax.enable_x64(True):
+        args = [jnp.asarray(wide(a)) for a in of_format(dtype)]
+        return jax.jit(functools.partial(derivatives, plain))(*args)
+
+
 @pytest.mark.parametrize(
     "how",
     {
@@ -172,18 +201,18 @@ def double_back(form, *args):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_derivatives_are_jaxs_own_however_compiled(of, how):
-    for dtype in "float32", "bfloat16":
-        x, *vectors = example()
-        args = (x.astype(dtype), *vectors)
-        with jax.enable_x64(True):
-            expected = of(plain, *(jnp.asarray(wide(a)) for a in args))
-        found = how[1](functools.partial(of, normalised))(*args)
-        tolerance = 1e-4 if dtype == "float32" else 0.03
-        for ours, theirs, arg in zip(found, expected, args, strict=True):
-            assert ours.dtype == arg.dtype
-            scale = np.abs(theirs).max()
-            np.testing.assert_allclose(wide(ours), theirs, atol=tolerance * scale)
+def test_derivatives_are_jaxs_own_however_compiled(how):
+    tolerances = {"float32": 1e-4, "bfloat16": 0.03}
+    args = {dtype: of_format(dtype) for dtype in tolerances}
+    compute = how[1](functools.partial(derivatives, normalised))
+    found = jax.jit(lambda args: {d: compute(*of) for d, of in args.items()})(args)
+    for dtype, tolerance in tolerances.items():
+        exact = exact_derivatives(dtype)
+        for ours, theirs in zip(found[dtype], exact, strict=True):
+            for a, b, arg in zip(ours, theirs, args[dtype], strict=True):
+                assert a.dtype == arg.dtype
+                scale = np.abs(b).max()
+                np.testing.assert_allclose(wide(a), b, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 2, 2, 3)])

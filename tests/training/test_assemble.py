@@ -158,7 +158,7 @@ def test_predict_normalises_with_the_facts() -> None:
     head = jax.device_get(tiny.state.variables["params"]["head"])
     x = (images / 255 - tiny.facts.mean[0]) / tiny.facts.std[0]
     expected = x.reshape(len(x), -1) @ head["kernel"] + head["bias"]
-    found = tiny.parts.predict(tiny.state.variables, images)
+    found = jax.jit(tiny.parts.predict)(tiny.state.variables, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -203,11 +203,13 @@ def test_the_model_sees_resized_images_in_training_and_after() -> None:
     expected = jax.jit(tiny.parts.model.apply)(
         tiny.state.variables, np.stack(resized)[..., None]
     )
-    found = tiny.parts.predict(tiny.state.variables, images)
+    found = jax.jit(tiny.parts.predict)(tiny.state.variables, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # The loss of the first step is that of these very logits.
     order = np.asarray(tiny.order())[: tiny_run.BATCH]
-    logits = tiny.parts.predict(tiny.state.variables, tiny_run.TRAIN.images[order])
+    logits = jax.jit(tiny.parts.predict)(
+        tiny.state.variables, tiny_run.TRAIN.images[order]
+    )
     loss = tiny.parts.loss(logits, jnp.asarray(tiny_run.TRAIN.labels[order])).sum()
     assert float(tiny.train(1).totals.loss) == pytest.approx(float(loss), rel=1e-5)
     # A network that the stored images are too small for.
@@ -235,7 +237,7 @@ def test_a_grey_image_gives_what_it_gives_in_three_equal_channels(tmp_path) -> N
     pretrained.save(path, jax.device_get(start.variables))
     summed = assemble.initial_state(config, parts[grey], grey, path).variables
     pixels = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 1), np.uint8)
-    found = parts[grey].predict(summed, pixels)
+    found = jax.jit(parts[grey].predict)(summed, pixels)
     (mean,), (std,) = assemble.normalisation(config, grey)
     equal = augment.normalise(jnp.repeat(pixels, 3, -1), [mean] * 3, [std] * 3)
     expected = jax.jit(parts[colour].model.apply)(start.variables, equal)
@@ -249,7 +251,7 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_and_logits() -> None:
     assert {leaf.dtype.name for leaf in jax.tree.leaves(tiny.state.variables)} == {
         "float32"
     }
-    logits = tiny.parts.predict(tiny.state.variables, images)
+    logits = jax.jit(tiny.parts.predict)(tiny.state.variables, images)
     assert logits.dtype == jnp.float32
     precise = tiny_run.make(with_(batch_norm=None, hidden=(8,))).parts.predict(
         tiny.state.variables, images

@@ -33,8 +33,12 @@ CONFIG = tiny_run.with_(ema=0.9, augment="digits", dropout=0.2, devices=2)
 
 
 @functools.cache
-def tiny(resident: bool = True) -> tiny_run.Tiny:
+def made(resident: bool) -> tiny_run.Tiny:
     return tiny_run.make(CONFIG, resident=resident)
+
+
+def tiny(resident: bool = True) -> tiny_run.Tiny:
+    return made(resident)
 
 
 class Session(NamedTuple):
