@@ -329,7 +329,7 @@ def _cells(row: Row) -> list[Any]:
         if row.pretrained
         else "from scratch",
         _data(row),
-        f"{result['epochs']:g}" + (_shortened(row) or ""),
+        f"{result['epochs']:g}{_shortened(row)}",
         stored.model.precision,
         f"{row.images_per_second:,.0f}",
         _duration(row.seconds),
@@ -341,11 +341,11 @@ def _cells(row: Row) -> list[Any]:
     ]
 
 
-def _shortened(row: Row) -> str | None:
-    """How many epochs the recipe has, where the run was to have fewer."""
+def _shortened(row: Row) -> str:
+    """How many epochs the recipe has, where the run was to have fewer; else empty."""
     recipe = recipes.RECIPES.get(row.network.arch)
     if recipe is None or recipe.run.epochs <= row.first.stored.run.epochs:
-        return None
+        return ""
     return f" (recipe: {recipe.run.epochs})"
 
 

@@ -73,6 +73,7 @@ def _recipe(config: Config) -> settings.Config:
     model = dataclasses.replace(
         _model(config), pretrained=config.pretrained or "trained here"
     )
+    # Before the layout is filled in, of which the error would be where there is none.
     registry.options_for(model.arch, model)
     return settings.spelled_out(
         settings.Config(

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxdl import runs
-from jaxdl.config import Config
+from jaxdl.config import Config, spelled_out
 from jaxdl.data import augment
 from jaxdl.data.batches import Layout
 from jaxdl.data.sources import Split
@@ -204,10 +204,7 @@ def normalisation(
     Raises:
       InputError: ImageNet's, for images that are neither grey nor in three colours.
     """
-    rule = config.data.normalise
-    if rule is None:
-        rule = "imagenet" if config.model.pretrained == "imagenet" else "data"
-    if rule == "data":
+    if spelled_out(config).data.normalise in (None, "data"):
         return data.mean, data.std
     channels = data.image_shape[-1]
     if channels == 3:

@@ -107,7 +107,7 @@ def restore(
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             host, record = _read(manager, step, like)
-        except Exception as error:  # likewise
+        except Exception as error:  # as in `save`
             failures.append(f"step {step}: {_first_line(error)}")
             continue
         return from_host(host), record
