@@ -56,10 +56,9 @@ def main() -> None:
 
     run = stored.load(config.run, config.checkpoint, config.cache_dir)
     pretrained.save(config.file, jax.device_get(run.variables), batches=run.step)
-    arrays = len(jax.tree.leaves(run.variables))
     print(
         f"Wrote {run.config.model.arch} of step {run.step:,} ({config.checkpoint}), "
-        f"trained on {run.dataset['name']}, to {config.file}: {arrays} arrays, "
+        f"trained on {run.dataset['name']}, to {config.file}: "
         f"{config.file.stat().st_size / 1e6:,.1f} MB"
     )
     print(f"Start from it with {options(run.config)} --pretrained={config.file}")

@@ -1,5 +1,6 @@
 """A finished run, read back from its directory: for `evaluate` and `predict`."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -48,13 +49,7 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
     dataset = stored["dataset"]
     config = settings.from_json(stored["config"])
     try:
-        facts = DataFacts(
-            image_shape=tuple(dataset["image_shape"]),
-            classes=tuple(dataset["classes"]),
-            mean=tuple(dataset["mean"]),
-            std=tuple(dataset["std"]),
-        )
-        train = int(dataset["train"])
+        facts, train = _facts(dataset), int(dataset["train"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{directory / 'config.json'} is not the configuration of a run: {error!r}"
@@ -85,6 +80,26 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
         step=int(state.step),
         evaluate=programs.evaluate,
     )
+
+
+def _facts(dataset: dict[str, Any]) -> DataFacts:
+    """What a run knows of its data; KeyError, TypeError or ValueError else."""
+    facts = DataFacts(
+        image_shape=tuple(dataset["image_shape"]),
+        classes=tuple(dataset["classes"]),
+        mean=tuple(float(value) for value in dataset["mean"]),
+        std=tuple(float(value) for value in dataset["std"]),
+    )
+    numbers = [*facts.image_shape, dataset["train"]]
+    if [*map(type, numbers)] != 4 * [int] or min(numbers) < 1:
+        raise ValueError(f"image_shape and train are {numbers}")
+    if type(dataset["name"]) is not str or not facts.classes:
+        raise ValueError(f"name is {dataset['name']!r}, of {facts.classes}")
+    if not len(facts.mean) == len(facts.std) == facts.image_shape[2]:
+        raise ValueError(f"{len(facts.mean)} means, {len(facts.std)} deviations")
+    if not all(0 < value < math.inf for value in facts.std):
+        raise ValueError(f"std is {facts.std}")
+    return facts
 
 
 def data(run: Stored, raw_dir: Path | None, cache_dir: Path) -> Dataset:

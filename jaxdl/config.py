@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from jaxdl.errors import InputError
 
@@ -199,7 +199,8 @@ def from_json(values: Mapping[str, Any]) -> Config:
     of a new setting is what was done before there was one.
 
     Raises:
-      InputError: a section is missing, or there is a setting of an unknown name.
+      InputError: a section is missing, or there is a setting of an unknown name or of
+        another type.
     """
     sections = {}
     for section in dataclasses.fields(Config):
@@ -218,10 +219,30 @@ def from_json(values: Mapping[str, Any]) -> Config:
             value = given.get(field.name)
             if isinstance(value, list):
                 given[field.name] = tuple(value)
-            elif "Path" in str(field.type) and value is not None:
+            elif "Path" in str(field.type) and isinstance(value, str):
                 given[field.name] = Path(value)
+            if field.name in given and not _fits(given[field.name], field.type):
+                allowed = getattr(field.type, "__name__", str(field.type))
+                raise InputError(
+                    f"the stored configuration has {field.name}={value!r}; allowed is "
+                    f"{get_args(field.type) or allowed}"
+                )
         sections[section.name] = kind(**given)
     return Config(**sections)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value has the type of a setting."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in parts
+    if get_origin(kind) is tuple:  # of any length
+        return isinstance(value, tuple) and all(_fits(one, parts[0]) for one in value)
+    if parts:  # a union
+        return any(_fits(value, part) for part in parts)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind or (kind is Path and isinstance(value, Path))
 
 
 def differences(stored: Config, given: Config) -> list[str]:

@@ -152,6 +152,28 @@ def test_an_unknown_setting_and_a_missing_section_are_named(section) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("run", "batch_size", "64"),
+        ("run", "batch_size", None),
+        ("run", "batch_size", True),
+        ("run", "resume", 1),
+        ("data", "augment", "l1"),
+        ("data", "cache_dir", 3),
+        ("data", "raw_dir", ["a"]),
+        ("model", "hidden", [16, "16"]),
+        ("model", "precision", "float7"),
+        ("optim", "learning_rate", [0.1]),
+    ],
+)
+def test_a_setting_of_another_type_is_named(section, field, value) -> None:
+    stored = settings.to_json(Config())
+    stored[section][field] = value
+    with pytest.raises(InputError, match=rf"has {field}=.*; allowed is"):
+        settings.from_json(stored)
+
+
 def test_renamed_changes_the_name_and_the_wish_only() -> None:
     config = Config(optim=OptimConfig(momentum=0.5))
     new = settings.renamed(config, "x", resume=True)

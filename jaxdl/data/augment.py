@@ -73,7 +73,7 @@ def digits(key: jax.Array, images: jax.Array, positions: jax.Array) -> jax.Array
     """Random shift, rotation, scale, slant and cutout for digits; never a flip.
 
     Uniformly drawn for each example: a shift of up to 1/14 of the side either way, a
-    rotation of up to 10 degrees, a scale between 0.9 and 1.1, a slant of up to 0.1.
+    rotation of up to 10 degrees, a scale between 1/1.1 and 1/0.9, a slant of up to 0.1.
     Then a square of 1/4 of the side, centred anywhere in the image, is set to 0, which
     after normalisation is the mean (DeVries and Taylor 2017, "Cutout").
 

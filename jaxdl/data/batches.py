@@ -65,6 +65,8 @@ def fits(nbytes: int, device: jax.Device, copies: int) -> bool:
       copies: how many devices share one memory (those of a CPU do).
     """
     if device.platform == "cpu":
+        if not hasattr(os, "sysconf"):  # on Windows
+            return True
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return nbytes * copies <= memory / 4
     limit = (device.memory_stats() or {}).get("bytes_limit")

@@ -47,9 +47,9 @@ def read(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 def _flattened(image: Image.Image, mode: str) -> Image.Image:
     """The image in mode "L" or "RGB", on black where it is transparent."""
     if image.mode.startswith("I"):  # 16 bits, which `convert` clips rather than scales
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert(
-            mode
-        )
+        grey = np.asarray(image)
+        shown = grey != image.info.get("transparency", -1)
+        return Image.fromarray((grey // 257 * shown).astype(np.uint8)).convert(mode)
     if not image.has_transparency_data:
         return image.convert(mode)
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jaxdl.data import cache, network, raw
 from jaxdl.errors import InputError
@@ -87,8 +88,9 @@ def examples(
 
     Args:
       name: a key of `units`.
-      raw_dir: folder with its official files, or None. With `auto`, a folder that holds
-        another set's files and none of this one's counts as None.
+      raw_dir: folder with its official files, or None. A folder that holds another
+        set's files and none of this one's counts as None with `auto`, and where this
+        one is in the cache, as it is where a run is evaluated or resumed.
       cache_dir: where prepared data lie and downloads go.
       auto: the set was not asked for by name.
       notices: gets a line where the cache cannot be written.
@@ -99,7 +101,7 @@ def examples(
         not the official one.
       UnavailableError: there is no way to the data.
     """
-    if raw_dir is not None and not _meant(raw_dir, name, auto, units):
+    if raw_dir is not None and not _meant(raw_dir, name, cache_dir, auto, units):
         raw_dir = None
     found: cache.Arrays = {}
     for unit in units[name]:
@@ -147,7 +149,11 @@ def unflat(arrays: cache.Arrays) -> dict[str, raw.Examples]:
 
 
 def _meant(
-    raw_dir: Path, name: str, auto: bool, units: Mapping[str, tuple[Unit, ...]]
+    raw_dir: Path,
+    name: str,
+    cache_dir: Path,
+    auto: bool,
+    units: Mapping[str, tuple[Unit, ...]],
 ) -> bool:
     """Whether a folder is meant for this set; InputError if it is in no fit state."""
     try:
@@ -173,12 +179,17 @@ def _meant(
         for other in units
     )
     none_of_this = len(lacks[name]) == sum(len(u.file_names()) for u in units[name])
-    if auto and none_of_this and of_another_set:
+    if none_of_this and of_another_set and (auto or _cached(name, cache_dir, units)):
         return False
     raise InputError(
         f"--raw-dir={raw_dir} lacks {', '.join(lacks[name])} of {name}; "
         f"{how(name, units)}"
     )
+
+
+def _cached(name: str, cache_dir: Path, units: Mapping[str, tuple[Unit, ...]]) -> bool:
+    entries = (cache_dir / "data" / unit.entry for unit in units[name])
+    return all(cache.fetch(entry) is not None for entry in entries)
 
 
 def _from_raw(
@@ -213,20 +224,24 @@ def _from_elsewhere(
     ours = cache_dir / "tfds" / unit.entry
     standard = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     reasons: list[str] = []
+    damaged = False
     for data_dir in (ours, Path(standard).expanduser()):
         prepared = data_dir.joinpath(*unit.builder)
         if _readable(prepared, unit, reasons):
             try:
                 return keep(entry, _read(unit, prepared), notices)
+            except (MemoryError, ImportError):
+                raise  # not the fault of what was read
             except Exception as error:  # TFDS has no list of what it raises on damage
-                reasons.append(f"{prepared} is damaged: {_line(error)}")
-                if data_dir == ours:  # made anew; other people's folders are let be
-                    shutil.rmtree(prepared, ignore_errors=True)
+                reasons.append(f"{prepared} cannot be used: {_line(error)}")
+                damaged |= data_dir == ours
     url = next(iter(unit.urls().values()))[0]
-    reason = _unreachable(url, cache_dir / "data" / "unreachable", auto)
+    reason = _unreachable(url, cache_dir / "data", auto)
     if reason is not None:
         reasons.append(f"{url} cannot be reached: {reason}")
     else:
+        if damaged:  # made anew; other people's folders are let be
+            shutil.rmtree(ours.joinpath(*unit.builder), ignore_errors=True)
         try:
             return keep(entry, _download(unit, ours), notices)
         except Exception as error:  # likewise
@@ -265,11 +280,12 @@ def _download(unit: Unit, data_dir: Path) -> cache.Arrays:
     return _read(unit, tfds_builders.prepare(name, source, data_dir))
 
 
-def _unreachable(url: str, memory: Path, auto: bool) -> str | None:
-    """Why the network cannot be used; a long wait is not repeated for ten minutes.
+def _unreachable(url: str, folder: Path, auto: bool) -> str | None:
+    """Why a host cannot be reached; a long wait for it is not repeated for ten minutes.
 
     Only a set that was asked for by name is always tried anew.
     """
+    memory = folder / f"unreachable-{urlsplit(url).hostname}"
     if auto:
         try:
             if time.time() - memory.stat().st_mtime < _REMEMBER_SECONDS:

@@ -88,6 +88,8 @@ SVHN_EXTRA: Parts = {
     ),
 }
 
+_IDX_LIMIT = 16 + 60_000 * 28 * 28  # bytes of the largest, uncompressed
+
 
 def find(folder: Path, file: RawFile) -> Path | None:
     """Where the file lies in the folder, gzipped or (preferred) not; None if absent."""
@@ -140,13 +142,21 @@ def content(path: Path) -> bytes:
     """The bytes of a file, uncompressed when its name ends in .gz.
 
     Raises:
-      InputError: it cannot be read, or the gzip stream is damaged or cut short.
+      InputError: it cannot be read, is larger than any of MNIST's, or the gzip stream
+        is damaged or cut short.
     """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        with opened(path, "rb") as stream:
+            data: bytes = stream.read(_IDX_LIMIT + 1)
     except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
         raise InputError(f"cannot read {path}: {error}; fetch it again") from error
+    if len(data) > _IDX_LIMIT:  # its digest could be asked only once it is all there
+        raise InputError(
+            f"{path} holds more than the {_IDX_LIMIT:,} bytes of MNIST's largest file; "
+            "fetch it again"
+        )
+    return data
 
 
 def parse_idx(data: bytes, path: Path) -> NDArray[np.uint8]:

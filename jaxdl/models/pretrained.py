@@ -280,14 +280,21 @@ def _faults(
 ) -> Iterator[str]:
     """What is wrong with a state dict that should have these shapes."""
     if missing := [key for key in shapes if key not in state]:
-        yield f"missing {', '.join(missing)}"
+        yield f"missing {_listed(missing)}"
     if unexpected := [key for key in state if key not in shapes]:
-        yield f"unexpected {', '.join(unexpected)}"
+        yield f"unexpected {_listed(unexpected)}"
     for key, wanted in shapes.items():
         if key in state and state[key].shape != wanted:
             yield f"{key} has shape {state[key].shape}, not {wanted}"
         elif key in state and not jax.numpy.issubdtype(state[key].dtype, np.floating):
             yield f"{key} is {state[key].dtype}, not float"
+
+
+def _listed(names: list[str]) -> str:
+    """Names in one line of bounded length; those of a file can be anything."""
+    some = [name if name.isprintable() else repr(name) for name in names[:20]]
+    more = [f"{len(names) - 20} more"] if len(names) > 20 else []
+    return ", ".join([*(name[:99] for name in some), *more])
 
 
 def _join(layer: list[str]) -> list[str]:

@@ -33,7 +33,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
     Args:
       path: a safetensors file; or one of `torch.save`, zipped or of before torch 1.6,
-        with a state dict or a checkpoint that has one as "state_dict" or "model".
+        with a state dict or a checkpoint that has one as "state_dict" or "model", and
+        besides it nothing but numbers, strings, lists, dictionaries and other tensors.
 
     Returns:
       Arrays as they were saved, in the file's order. Those of torch are read-only views
@@ -111,12 +112,13 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
     with runs.replacing(path) as scratch:
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
             contiguous = {k: np.asarray(v, order="C") for k, v in state.items()}
             try:
-                save_file(contiguous, scratch)
-            except SafetensorError as error:  # in the place of an OSError too
+                data = save(contiguous)
+            except SafetensorError as error:
                 raise InputError(f"cannot write {path}: {error}") from error
+            scratch.write_bytes(data)  # its own `save_file` lets no one else read it
         else:
             torch_write.write(scratch, state)

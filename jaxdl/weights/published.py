@@ -83,7 +83,8 @@ def obtain(
     except InputError as error:
         raise InputError(
             "; ".join([*faults, str(error)]) + f". By hand: put {newest} (from {home}) "
-            f"into {ours}, or give the file"
+            f"into {ours}, or give the file, with --layout=torchvision "
+            "--normalise=imagenet"
         ) from error
     return ours / newest
 

@@ -202,7 +202,8 @@ def _global(argument: str) -> _Global:
     if name not in _FUNCTIONS and name not in _STORAGES:
         raise InputError(
             f"asks for {name!r}, which no state dict needs; nothing of the file was "
-            "executed, and it may be malicious"
+            "executed, and it may be malicious. Of a training checkpoint, save the "
+            "network's state_dict() alone"
         )
     return _Global(name)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -117,6 +118,9 @@ def test_a_folder_for_the_other_set(mnist, svhn, tmp_path, offline):
     with pytest.raises(InputError, match=r"lacks train_32x32\.mat") as caught:
         get(svhn, tmp_path / "c", raw_dir=mnist.folder, auto=False, units=units)
     assert not isinstance(caught.value, official.UnavailableError)
+    get(svhn, tmp_path / "c", raw_dir=svhn.folder)  # then it is in the cache
+    found = get(svhn, tmp_path / "c", raw_dir=mnist.folder, auto=False, units=units)
+    assert same(found, svhn)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="lacks") as caught:
@@ -245,9 +249,41 @@ def test_a_long_wait_is_not_repeated(mnist, tmp_path, no_tfds, monkeypatch):
         assert seconds(auto=True) > 1
         assert seconds(auto=True) < 0.5
         assert seconds(auto=False) > 1  # who asks by name is not put off
-        memory = tmp_path / "c" / "data" / "unreachable"
+        (memory,) = (tmp_path / "c" / "data").glob("unreachable-*")
         os.utime(memory, (0, 0))
         assert seconds(auto=True) > 1
+
+
+def test_what_one_host_did_is_not_held_against_another(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(official, "_REMEMBER_SECONDS", 1e6)
+    (tmp_path / "data").mkdir()
+    for host in ("slow.example", "good.example"):
+        unit = dataclasses.replace(made.unit, home=f"http://{host}/")
+        if host == "slow.example":
+            (tmp_path / "data" / f"unreachable-{host}").write_text("no answer")
+        monkeypatch.setattr(network, "unreachable", lambda url: f"asked for {url}")
+        with pytest.raises(official.UnavailableError) as caught:
+            get(made, tmp_path, auto=True, units={unit.entry: (unit,)})
+        asked = f"asked for http://{host}/" in str(caught.value)
+        assert asked == (host == "good.example")
+
+
+def test_what_is_prepared_outlives_faults_that_are_not_its_own(
+    made, serve, tmp_path, no_tfds, monkeypatch
+):
+    unit = serve(made)
+    get(made, tmp_path / "cache", units={unit.entry: (unit,)})
+    (tmp_path / "cache" / "data" / unit.entry / "meta.json").unlink()
+
+    for error in (MemoryError("1.52 GiB"), OSError(24, "Too many open files")):
+        failing = mock.Mock(side_effect=error)
+        with monkeypatch.context() as patch:
+            patch.setattr(official, "_read", failing)
+            patch.setattr(network, "unreachable", lambda url: "offline")
+            with pytest.raises((MemoryError, official.UnavailableError)):
+                get(made, tmp_path / "cache", units={unit.entry: (unit,)})
+    gone = dataclasses.replace(unit, home="http://nowhere.invalid/")
+    assert same(get(made, tmp_path / "cache", units={unit.entry: (gone,)}), made)
 
 
 def start(program, *arguments):

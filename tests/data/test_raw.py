@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,21 @@ def test_truncated_gzip(mnist, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte\.gz"):
         raw.read(mnist.folder, mnist.unit.parts)
+
+
+def test_a_small_file_that_expands_without_end(mnist):
+    path = mnist.folder / "t10k-images-idx3-ubyte.gz"
+    with gzip.open(path, "wb") as stream:
+        for _ in range(200):
+            stream.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(
+        InputError, match=r"t10k-images.* holds more than the 47,040,016"
+    ):
+        raw.read(mnist.folder, mnist.unit.parts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150 << 20
 
 
 def test_wrong_content_names_file_and_both_digests(mnist):

@@ -81,6 +81,28 @@ def test_config_that_is_none(copied, invoke, content):
     refused(invoke("evaluate", copied))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": None},
+        {"train": "9000"},
+        {"image_shape": [28, 28]},
+        {"mean": []},
+        {"std": [0.0]},
+        {"std": ["x"]},
+        {"classes": []},
+    ],
+)
+def test_description_of_data_that_cannot_be(copied, invoke, wrong):
+    described = json.loads((copied / "config.json").read_text())
+    described["dataset"] |= wrong
+    (copied / "config.json").write_text(json.dumps(described))
+    assert "config.json" in refused(invoke("evaluate", copied))
+    file = copied / "weights.pth"
+    refused(invoke("export", copied, file))
+    assert not file.exists()
+
+
 def test_checkpoint_of_another_model(copied, invoke):
     config = (copied / "config.json").read_text()
     (copied / "config.json").write_text(config.replace("16\n", "17\n"))

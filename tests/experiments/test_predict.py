@@ -71,6 +71,14 @@ def test_transparent_parts_are_black(tmp_path):
     assert (read[:4] == 0).all() and (read[4:] == 200).all()
 
 
+def test_a_transparent_grey_is_black_in_sixteen_bits_too(tmp_path):
+    half = np.full((8, 8), 200 * 257, np.uint16)
+    half[:4] = 12345
+    Image.fromarray(half).save(tmp_path / "image.png", transparency=12345)
+    read = images.read(tmp_path / "image.png", (8, 8, 1))
+    assert (read[:4] == 0).all() and (read[4:] == 200).all()
+
+
 def test_exif_rotation_is_applied(tmp_path):
     corner = np.zeros((40, 40), np.uint8)
     corner[:20, :20] = 255

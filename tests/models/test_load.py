@@ -170,6 +170,18 @@ def test_all_that_does_not_fit_is_named_at_once(saved):
     assert "conv1.bias is int64, not float" in message
 
 
+def test_names_in_a_file_are_told_in_one_short_line(saved):
+    def change(state):
+        state["a\nerror: \x1b[31m"] = np.zeros(1, np.float32)
+        state |= {f"{n}": np.zeros(1, np.float32) for n in range(3000)}
+
+    with pytest.raises(InputError) as caught:
+        load(changed(saved, change))
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 1000
+    assert message.endswith("2981 more")
+
+
 def test_only_a_head_of_other_classes_is_replaced(saved):
     def narrower(state):
         state["fc3.weight"] = state["fc3.weight"][:, :-1]

@@ -187,6 +187,14 @@ def test_torch_reads_what_is_written(tmp_path):
     }
 
 
+@pytest.mark.parametrize("suffix", weights.SUFFIXES)
+def test_others_may_read_what_is_written_as_the_umask_says(tmp_path, suffix):
+    (tmp_path / "plain").touch()
+    weights.write(tmp_path / f"w{suffix}", {"a": np.zeros(2)})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_equal_weights_are_equal_files_and_aligned(tmp_path):
     state = {"a": np.arange(3.0), "b" * 50: np.arange(7, dtype=np.int8)}
     for name in ("1.pth", "2.pth"):
