@@ -1,13 +1,16 @@
 """Which engine is in force, and that every way of compiling respects it."""
 
 import functools
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 from jax import lax
@@ -181,6 +184,29 @@ def test_shard_map_and_pmap_compute_on_each_device(engine, normal):
 
 
 # Where the native engine is missing.
+
+
+CLONED = """
+#include "parallel.h"
+FOR_EACH_MACHINE void Double(float* x, int n) {
+  for (int i = 0; i < n; ++i) x[i] *= 2;
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["g++", "g++-9", "g++-10", "g++-11", "clang++"])
+def test_any_compiler_that_is_here_can_build_it(tmp_path, compiler):
+    """GCC 11, of Ubuntu 22.04, does not know the levels of x86-64 by name."""
+    if platform.machine() != "x86_64" or not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    source = tmp_path / "cloned.cc"
+    source.write_text(CLONED)
+    folders = Path(native.__file__).parent, Path(jaxlib.__file__).parent / "include"
+    includes = [f"-I{folder}" for folder in folders]
+    options = ["-std=c++17", "-fPIC", "-O3", "-w", "-c", *includes]
+    command = [compiler, *options, source, "-o", tmp_path / "cloned.o"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -104,7 +104,9 @@ def _built(name: str) -> Path:
         path = Path(__file__).with_name(name + suffix)
         if path.exists():
             return path
-    raise FileNotFoundError("it was not built when jaxdl was installed")
+    raise FileNotFoundError(
+        "it was not built when jaxdl was installed: pip install -v says why"
+    )
 
 
 def _installed(package: str, name: str) -> Path:

@@ -15,9 +15,15 @@
 #include "xla/ffi/api/ffi.h"
 
 // One version of a function for each kind of x86-64, chosen as the library is loaded.
+// GCC 11 and older can choose by single features alone: with AVX2 they then do without
+// FMA, which only the rounding shows, for what is cloned waits for memory.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
 #define FOR_EACH_MACHINE \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_MACHINE __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define FOR_EACH_MACHINE
 #endif
