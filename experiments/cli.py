@@ -174,7 +174,8 @@ def run_to_resume(experiment: str, config: Config) -> Path:
             others = ", ".join(sorted(p.name for p in folder.glob("*/"))) or "none"
             raise InputError(f"no run {directory} to resume; runs there: {others}")
         return directory
-    found = sorted(folder.glob("*/config.json"), key=lambda p: p.stat().st_mtime)
+    # Without a dot: what a killed start has left is no run.
+    found = sorted(folder.glob("[!.]*/config.json"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise InputError(f"no run in {folder} to resume; start one without --resume")
     return found[-1].parent

@@ -174,7 +174,7 @@ def gather(folder: Path) -> tuple[list[Row], list[Open]]:
     """
     groups: dict[str, list[Run]] = defaultdict(list)
     still_open = []
-    for path in sorted(folder.glob("*/config.json")):
+    for path in sorted(folder.glob("[!.]*/config.json")):
         try:
             config = runs.read_description(path.parent)
             stored = settings.from_json(config["config"])

@@ -235,7 +235,8 @@ def _in_a_process(
         return
     path = folder / entry.name
     if path.exists() and runs.is_claimed(path):
-        return  # another process was first
+        failure.unlink(missing_ok=True)  # another process was first, and has not failed
+        return
     if not failure.exists():
         note(failure, _how_it_ended(child.returncode))
     raise InputError(runs.read_json(failure)["reason"])

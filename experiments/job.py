@@ -3,6 +3,7 @@
 Import it late: it brings JAX.
 """
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -146,7 +147,7 @@ def open_folder(job: Job) -> Folder:
                 "config": settings.to_json(config),
                 "dataset": {**described(job.dataset), **job.facts._asdict()},
                 "pretrained": job.weights and job.weights._asdict(),
-                "versions": runs.versions(),
+                "surroundings": surroundings(job),
             },
         )
     if jax.process_count() > 1:  # the others wait for the first to make the folder
@@ -156,6 +157,14 @@ def open_folder(job: Job) -> Folder:
         checkpoints.open_manager(path / "latest", run.keep),
         checkpoints.open_manager(path / "best", 1),
     )
+
+
+def surroundings(job: Job) -> dict[str, str]:
+    """What the bits of a run depend on beside its settings, by name."""
+    found = {"device": runs.device_name(job.devices.size), **runs.versions()}
+    if jax.default_backend() == "cpu":
+        found["engine"] = engine.described()
+    return found
 
 
 def header(job: Job, path: Path, state: TrainState) -> str:
@@ -172,6 +181,17 @@ def header(job: Job, path: Path, state: TrainState) -> str:
         lines.insert(-1, f"Engine:  {engine.described()}")
     if int(state.step):
         lines.append(f"Resumed: after step {int(state.step):,}")
+        before = runs.read_description(path).get("surroundings", {})
+        changed = [
+            f"{name} was {before[name]}, is {value}"
+            for name, value in surroundings(job).items()
+            if before.get(name, value) != value
+        ]
+        if changed:
+            lines.append(
+                f"Changed: {'; '.join(changed)}. From here on the bits may be others "
+                f"than those of a run that was never stopped"
+            )
     return "\n".join(lines)
 
 
@@ -235,7 +255,10 @@ def described(dataset: Dataset) -> dict[str, Any]:
 def resume_command(job: Job, path: Path) -> str:
     """The command that goes on with a stopped run."""
     out, cache = job.config.run.out, job.config.data.cache_dir
-    where = "" if out == settings.RunConfig().out else f" --out={out}"
+    command = ["python", "-m", f"experiments.{job.experiment}", "--resume"]
+    command.append(f"--name={path.name}")
+    if out != settings.RunConfig().out:
+        command.append(f"--out={out}")
     if cache != settings.default_cache_dir():
-        where += f" --cache-dir={cache}"
-    return f"python -m experiments.{job.experiment} --resume --name={path.name}{where}"
+        command.append(f"--cache-dir={cache}")
+    return shlex.join(command)

@@ -196,7 +196,7 @@ def train(
         order = batches.epoch_order(state.key, done // per_epoch, len(data.labels))
         state = programs.train(
             state,
-            examples,  # type: ignore[arg-type]
+            examples,
             parallel.replicate(order, devices),
             0,
             min(per_epoch, total - done),

@@ -184,8 +184,7 @@ def _ranking(found: Findings) -> str:
         for place, one in enumerate(last, 1)
     ]
     count = len(found.dataset.validation.labels)
-    share = found.best.accuracy
-    error = np.sqrt(share * (1 - share) / count)
+    error = max(np.sqrt(one.accuracy * (1 - one.accuracy) / count) for one in last)
     several = len(found.study.seeds)
     mean = f" (mean of {several} seeds)" if several > 1 else ""
     return "\n\n".join(

@@ -4,12 +4,13 @@ Import it late: it brings JAX.
 """
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from jaxdl import runs, runtime
 from jaxdl.data import sources
 from jaxdl.data.sources import Dataset
 from jaxdl.errors import InputError
+from jaxdl.models import registry
 from jaxdl.search import journal, programs, space, studies
 from jaxdl.search.programs import Chunks, Material
 from jaxdl.search.results import Result, Score, rank
@@ -162,19 +164,24 @@ def ablation_of(config: Config) -> Study | None:
 
 
 def check_sizes(study: Study, dataset: Dataset) -> None:
-    """Raises InputError for a batch that is larger than the training set."""
+    """Raises InputError for a batch larger than the training set, or images too small.
+
+    So before the first trial, and not in the middle of a study.
+    """
     largest = study.base.run.batch_size
-    match study.space.get("batch_size"):
-        case space.Choice(values):
-            largest = max(values)
-        case space.Range(high=high):
-            largest = int(high)
+    if "batch_size" in study.space:
+        largest = max(cast(tuple[int, ...], space.ends(study.space["batch_size"])))
     size = len(dataset.train.labels)
     if largest > size:
         raise InputError(
             f"--space: batch_size must be at most {size}, the training images of "
             f"{dataset.name}, not {largest}"
         )
+    names = [n for n in ("arch", "layout", "image_size") if n in study.space]
+    for values in itertools.product(*(space.ends(study.space[n]) for n in names)):
+        whole = space.applied(study.base, dict(zip(names, values, strict=True)))
+        side = whole.data.image_size or min(dataset.train.images.shape[1:3])
+        registry.check_input(whole.model.arch, whole.model.layout, side, side)
 
 
 def _devices(config: Config) -> list[Any]:

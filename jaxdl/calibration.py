@@ -31,7 +31,9 @@ def reliability(
     since those at the ends of equal width may be nearly empty (Nixon et al. 2019,
     "Measuring calibration in deep learning"). scikit-learn's
     `calibration_curve(strategy="quantile")` gives the same points without the counts,
-    but for examples on the border of two bins.
+    but for examples on the border of two bins. Of equal predictions each counts with
+    the mean of what came true for them all, as they may be dealt to several bins: so
+    the order of the examples changes nothing.
 
     Args:
       truth: [N], labels 0 or 1, or, where it is known, the true P(1|x) in [0, 1].
@@ -54,6 +56,8 @@ def reliability(
             raise InputError(f"{name} must lie in [0, 1], not {odd}")
     if bins < 1:
         raise InputError(f"bins must be at least 1, not {bins}")
+    _, group = np.unique(probabilities, return_inverse=True)
+    truth = (np.bincount(group, truth) / np.bincount(group))[group]
     order = np.argsort(probabilities, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
     return Reliability(

@@ -163,7 +163,8 @@ class RunConfig:
     """Name of the run. Without this option: the architecture and the time."""
     resume: bool = False
     """Go on with the run of that --name, or with the latest one.
-    The result is bit for bit that of a run that was never stopped."""
+    The result is bit for bit that of a run that was never stopped.
+    Where devices, engine or versions are others, so may the bits be: a line says so."""
     profile: bool = False
     """Write a trace of some steps to <run>/trace, for ui.perfetto.dev or TensorBoard.
     It shows where the time of a step goes."""

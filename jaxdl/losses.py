@@ -46,6 +46,8 @@ def cross_entropy(
     """
     logits = _wide(logits)
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # Optax reads a label from -K to -1 as an index from the end.
+    hard = jnp.where(labels >= 0, hard, jnp.nan)
     if is_off(label_smoothing):  # so a class of logit -inf stays harmless
         return hard
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)

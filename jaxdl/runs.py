@@ -253,15 +253,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def device_name() -> str:
-    """The devices in words, for instance "8 x NVIDIA H100" or "1 x cpu (AMD EPYC)"."""
+def device_name(count: int | None = None) -> str:
+    """The devices in words, for instance "8 x NVIDIA H100" or "1 x cpu (AMD EPYC)".
+
+    Args:
+      count: how many of them; by default all.
+    """
     import jax
 
     devices = jax.devices()
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
         kind = f"cpu ({_processor()}, {os.cpu_count()} cores)"
-    return f"{len(devices)} x {kind}"
+    return f"{count or len(devices)} x {kind}"
 
 
 def _processor() -> str:

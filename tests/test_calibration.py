@@ -39,6 +39,22 @@ def test_known_errors():
     np.testing.assert_allclose(error, 0.25)
 
 
+def test_equal_predictions_count_alike_in_whatever_order():
+    """A tie that lies across several bins: scikit-learn has one bin for it."""
+    truth, half = np.repeat([1.0, 0.0], 50), np.full(100, 0.5)
+    assert calibration.expected_calibration_error(truth, half) < 1e-15
+    rng = np.random.default_rng(3)
+    p = rng.choice([0.1, 0.5, 0.9], 3000)
+    y = (rng.random(3000) < p).astype(float)
+    exact = sum(abs(y[p == v].mean() - v) * (p == v).mean() for v in (0.1, 0.5, 0.9))
+    for order in (np.argsort(y), np.argsort(-y), rng.permutation(3000)):
+        error = calibration.expected_calibration_error(y[order], p[order])
+        np.testing.assert_allclose(error, exact, atol=2e-3)
+        np.testing.assert_allclose(
+            error, calibration.expected_calibration_error(y, p), rtol=1e-12
+        )
+
+
 def test_true_probabilities_are_calibrated_up_to_the_scatter_of_labels():
     p, y = drawn(2, count=200_000)
     assert calibration.expected_calibration_error(y, p) < 0.005

@@ -137,7 +137,7 @@ def test_the_result_is_float32_and_computed_so(name, dtype):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("label", [5, 100])
+@pytest.mark.parametrize("label", [5, 100, -1, -5, -6])
 def test_a_label_that_is_no_class_gives_nan_for_that_example_only(
     name, smoothing, label
 ):

@@ -73,6 +73,15 @@ class Range:
 
 
 Domain = Choice | Range
+
+
+def ends(domain: Domain) -> tuple[Value, ...]:
+    """All values of a choice; the least and the largest of a range."""
+    if isinstance(domain, Choice):
+        return domain.values
+    return domain.at(0.0), domain.at(1.0)
+
+
 MOST = 10_000
 """Values of a range, and combinations of a grid: no study comes to the end of more."""
 Space = dict[str, Domain]

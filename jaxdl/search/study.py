@@ -1,6 +1,7 @@
 """What a study searches, and the whole configuration of each of its trials."""
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 from jaxdl import runs
@@ -90,21 +91,23 @@ def validate(study: Study) -> None:
         runs.check_seed("--seeds", seed)
     if study.sampler == "grid":
         space.grid(study.space)
-    firsts = {
-        name: domain.values[0] if isinstance(domain, space.Choice) else domain.at(0.0)
-        for name, domain in study.space.items()
-    }
-    for name, domain in study.space.items():
-        ends = (
-            domain.values
-            if isinstance(domain, space.Choice)
-            else (domain.at(0.0), domain.at(1.0))
+    ends = {name: space.ends(domain) for name, domain in study.space.items()}
+    firsts = {name: values[0] for name, values in ends.items()}
+    # Each value, then each two: what forbids a third was not seen so far.
+    for several in (1, 2):
+        for names in itertools.combinations(ends, several):
+            for values in itertools.product(*(ends[name] for name in names)):
+                chosen = dict(zip(names, values, strict=True))
+                said = " ".join(f"{n}={space.written(v)}" for n, v in chosen.items())
+                for rung in range(study.stages):
+                    trial = Trial(0, 0, {**firsts, **chosen})
+                    check(trial_config(study, trial, rung), said)
+    if isinstance(study.space.get("batch_size"), space.Range) and (
+        {*ends.get("accumulate", (study.base.optim.accumulate,))} != {1}
+    ):
+        raise InputError(
+            "--space: batch_size must be a list of multiples of accumulate, not a range"
         )
-        for value in ends:
-            settings = {**firsts, name: value}
-            for rung in range(study.stages):
-                whole = trial_config(study, Trial(0, 0, settings), rung)
-                check(whole, f"{name}={space.written(value)}")
 
 
 def trial_config(study: Study, trial: Trial, rung: int) -> Config:
@@ -119,5 +122,10 @@ def check(whole: Config, where: str) -> None:
     """Raises InputError for a configuration that no run could have."""
     try:
         assemble.validate(whole)
+        if whole.run.batch_size % whole.optim.accumulate:
+            raise InputError(
+                f"--batch-size must be a multiple of --accumulate="
+                f"{whole.optim.accumulate}, not {whole.run.batch_size}"
+            )
     except InputError as error:
         raise InputError(f"--space: {where}: {error}") from None

@@ -64,9 +64,9 @@ class Scores(NamedTuple):
 
 RunResident = Callable[[TrainState, Examples, jax.Array, int, int], TrainState]
 """(state, data, order [N], first step of the epoch, steps) -> state."""
-RunStreamed = Callable[[TrainState, jax.Array, jax.Array, int, int], TrainState]
-"""(state, images, labels, first step of the epoch, steps) -> state; images and labels
-are a chunk of `batches.chunks`, put on the devices by `parallel.shard`."""
+RunStreamed = Callable[[TrainState, jax.Array, jax.Array, int, int, int], TrainState]
+"""(state, images, labels, the chunk's first step, first step, steps) -> state; images
+and labels are a chunk of `batches.chunks`, put on the devices by `parallel.shard`."""
 Evaluate = Callable[[Variables, Split], Scores]
 
 
@@ -104,14 +104,16 @@ def compile_streamed(
         state: TrainState,
         images: jax.Array,
         labels: jax.Array,
+        start: jax.Array,
         first: jax.Array,
         count: jax.Array,
     ) -> TrainState:
         positions = _own_positions(layout, devices)
 
         def one(i: jax.Array, state: TrainState) -> TrainState:
-            batch = Batch(images[i], labels[i], positions)
-            return train_step(_restart(state, first + i, log_every), batch)
+            index = first + i
+            batch = Batch(images[index - start], labels[index - start], positions)
+            return train_step(_restart(state, index, log_every), batch)
 
         return _checked(jax.lax.fori_loop(0, count, one, state))
 
@@ -163,7 +165,8 @@ def compile_evaluate(
 
 def _restart(state: TrainState, index: jax.Array, log_every: int) -> TrainState:
     """Clears the totals where step `index` of the epoch begins a line of the log."""
-    begins = index % log_every == 0
+    # Beyond int32 there is no step, and no line but the one at the end of the epoch.
+    begins = index % min(log_every, int(NEVER)) == 0
     totals = jax.tree.map(lambda x: jnp.where(begins, 0, x), state.totals)
     return state._replace(totals=totals)
 

@@ -7,7 +7,7 @@ on disk is never behind the checkpoint that a run resumes from.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from jaxdl.data.batches import Layout
 from jaxdl.data.sources import Split
 from jaxdl.training import checkpoints, parallel
 from jaxdl.training.checkpoints import Manager
-from jaxdl.training.epoch import Evaluate, Examples, RunResident, RunStreamed
+from jaxdl.training.epoch import Evaluate, Examples
 from jaxdl.training.parallel import Devices
 from jaxdl.training.state import NEVER, TrainState, evaluated_variables
 
@@ -108,7 +108,8 @@ class Schedule(NamedTuple):
 class Programs(NamedTuple):
     """The run's compiled functions; `train` fits where the training split lies."""
 
-    train: RunResident | RunStreamed
+    train: Callable[..., TrainState]
+    """A `RunResident`, or a `RunStreamed`."""
     evaluate: Evaluate
     devices: Devices
     layout: Layout
@@ -211,6 +212,15 @@ def fit(
     yield Finished(state, record, "done" if done else "patience")
 
 
+class _Stretch(NamedTuple):
+    """Steps whose data lie on the devices."""
+
+    first: int
+    end: int
+    data: tuple[Any, ...]
+    """What the program takes between the state and the steps."""
+
+
 def _slices(
     state: TrainState,
     first: int,
@@ -219,63 +229,49 @@ def _slices(
     programs: Programs,
     schedule: Schedule,
 ) -> Iterator[TrainState]:
-    """Runs an epoch from step `first` on, yielding the state after every slice."""
-    order = batches.epoch_order(state.key, epoch, len(train.labels))
-    if isinstance(train, Examples):
-        order = parallel.replicate(order, programs.devices)
-        return _resident_slices(state, first, order, train, programs, schedule)
-    return _streamed_slices(state, first, np.asarray(order), train, programs, schedule)
+    """Runs an epoch from step `first` on, yielding the state after every slice.
 
-
-def _resident_slices(
-    state: TrainState,
-    first: int,
-    order: jax.Array,
-    train: Examples,
-    programs: Programs,
-    schedule: Schedule,
-) -> Iterator[TrainState]:
-    """Slices of about `SLICE_SECONDS`, cut at the lines of the log.
-
-    How an epoch is cut does not change its bits, so the clock may decide.
+    Slices last about `SLICE_SECONDS` and are cut at the lines of the log. How an epoch
+    is cut does not change its bits, so the clock may decide.
     """
+    order = batches.epoch_order(state.key, epoch, len(train.labels))
+    place = _resident if isinstance(train, Examples) else _streamed
     pace, measured = 1, False
-    while first < schedule.steps_per_epoch:
-        count = min(pace, _to_next_line(first, schedule))
-        began = time.monotonic()
-        state = jax.block_until_ready(
-            programs.train(state, train, order, first, count)  # type: ignore[arg-type]
-        )
-        seconds = (time.monotonic() - began) / count
-        # The first call compiles, and tells nothing of the pace.
-        if measured:
-            pace = _common(max(1, min(round(SLICE_SECONDS / seconds), 10 * pace)))
-        measured = True
-        first += count
-        yield state
+    for stretch in place(first, schedule.steps_per_epoch, order, train, programs):
+        first = stretch.first
+        while first < stretch.end:
+            count = min(pace, _to_next_line(first, schedule), stretch.end - first)
+            began = time.monotonic()
+            state = jax.block_until_ready(
+                programs.train(state, *stretch.data, first, count)
+            )
+            seconds = (time.monotonic() - began) / count
+            # The first call compiles, and tells nothing of the pace.
+            if measured:
+                pace = _common(max(1, min(round(SLICE_SECONDS / seconds), 10 * pace)))
+            measured = True
+            first += count
+            yield state
 
 
-def _streamed_slices(
-    state: TrainState,
-    first: int,
-    order: np.ndarray,
-    train: Split,
-    programs: Programs,
-    schedule: Schedule,
-) -> Iterator[TrainState]:
-    """Slices of one chunk, cut at the lines of the log."""
+def _resident(
+    first: int, end: int, order: jax.Array, train: Any, programs: Programs
+) -> Iterator[_Stretch]:
+    data = (train, parallel.replicate(order, programs.devices))
+    yield _Stretch(first, end, data)
+
+
+def _streamed(
+    first: int, end: int, order: jax.Array, train: Any, programs: Programs
+) -> Iterator[_Stretch]:
     layout = programs.layout
     step_bytes = train.images[0].nbytes * layout.batch_size
-    steps = max(1, min(CHUNK_BYTES // step_bytes, schedule.log_every))
-    pieces = []
-    while first < schedule.steps_per_epoch:
-        pieces.append((first, min(steps, _to_next_line(first, schedule))))
-        first += pieces[-1][1]
-    chunks = batches.chunks(train, order, pieces, layout, steps)
-    for piece, chunk in zip(pieces, chunks, strict=True):
+    steps = max(1, min(CHUNK_BYTES // step_bytes, end))
+    pieces = [(at, min(steps, end - at)) for at in range(first, end, steps)]
+    chunks = batches.chunks(train, np.asarray(order), pieces, layout, steps)
+    for (start, count), chunk in zip(pieces, chunks, strict=True):
         images, labels = parallel.shard(chunk, programs.devices)
-        state = programs.train(state, images, labels, *piece)  # type: ignore[arg-type]
-        yield state
+        yield _Stretch(start, start + count, (images, labels, start))
 
 
 def _to_next_line(batch: int, schedule: Schedule) -> int:

@@ -93,6 +93,13 @@ def validate(config: OptimConfig, *, epochs: int | None = None) -> None:
         " ".join(f"{mark:g}" for mark in config.step_epochs),
     )
     _require(0 < factor <= 1, "--step-factor must be above 0 and at most 1", factor)
+    for name in ("step_epochs", "step_factor"):
+        value, default = getattr(config, name), getattr(OptimConfig(), name)
+        _require(
+            config.schedule == "step" or value == default,
+            f"--{name.replace('_', '-')} must be left out without --schedule=step",
+            value,
+        )
     _require(
         0 <= config.label_smoothing < 1,
         "--label-smoothing must be at least 0 and below 1",

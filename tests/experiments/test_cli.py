@@ -185,7 +185,7 @@ def test_resume_lists_the_runs_there_are(mnist_run, runs_dir, invoke):
 
 
 def test_resume_without_a_name_takes_the_latest(tmp_path):
-    for age, name in enumerate(("new", "old", "oldest")):
+    for age, name in enumerate((".killed-as-it-began", "new", "old", "oldest")):
         path = tmp_path / "mnist" / name / "config.json"
         path.parent.mkdir(parents=True)
         path.touch()

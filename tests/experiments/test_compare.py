@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from experiments import compare_table, comparing
+from experiments import compare, compare_table, comparing, recipes
 from jaxdl import runs
 
 EPOCHS = "--epochs=8"
@@ -228,6 +228,24 @@ def test_how_a_process_ended_is_said_in_words():
     assert "memory" in comparing._how_it_ended(-9)
     assert comparing._how_it_ended(-11) == "it was ended by SIGSEGV"
     assert comparing._how_it_ended(3) == "it ended with exit code 3"
+
+
+def test_whoever_came_second_has_not_failed(copy, tmp_path, monkeypatch):
+    """The other process made the folder after this one had looked for it."""
+    config = compare.Config(out=tmp_path, architectures=("lenet5",))
+    (entry,) = recipes.entries(("lenet5",), (0,))
+    failure = compare_table.failure(copy, entry.name)
+
+    begin = subprocess.Popen
+
+    def child(*arguments, **options):
+        comparing.note(failure, "the run is there already")
+        return begin(("false",), stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(subprocess, "Popen", child)
+    with runs.claimed(copy / entry.name):
+        comparing._in_a_process(config, copy, entry, lambda: False)
+    assert not failure.exists()
 
 
 def test_a_reason_is_noted_whoever_raises(tmp_path):

@@ -146,7 +146,7 @@ def test_killed_at_random_moments(start, tmp_path):
 def test_stopped_by_signals_with_everything_on(start, tmp_path):
     out = f"--out={tmp_path}"
     finished(start(*MNIST, *EVERYTHING, out, "--name=whole"))
-    command = [*MNIST, *EVERYTHING, out, "--name=stopped"]
+    command = [*MNIST, *EVERYTHING, out, "--name=stopped twice"]
     steps = [0]
     for number, lines in ((signal.SIGTERM, 10), (signal.SIGINT, 20)):
         code, said, err = signalled(start(*command), number, lines, 0.05)
@@ -163,7 +163,7 @@ def test_stopped_by_signals_with_everything_on(start, tmp_path):
     assert code == -signal.SIGKILL
     log = finished(start(*command))
     assert "Resumed: after step" in log
-    assert_same_run(tmp_path / "mnist" / "whole", tmp_path / "mnist" / "stopped")
+    assert_same_run(tmp_path / "mnist" / "whole", tmp_path / "mnist" / "stopped twice")
 
 
 def test_changed_settings_on_resume_are_named(mnist_run, runs_dir, invoke):

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import struct
 
 from PIL import Image
@@ -44,7 +45,7 @@ def test_leaves_everything_in_the_run_folder(mnist_run):
     assert config["config"]["run"]["name"] == "finished"
     assert config["dataset"]["name"] == "mnist_embedded"
     assert config["dataset"]["image_shape"] == [28, 28, 1]
-    assert config["versions"]["jax"]
+    assert config["surroundings"]["jax"]
     steps = {int(path.name) for path in (mnist_run / "latest").iterdir()}
     assert steps == {70, 140}
 
@@ -141,7 +142,20 @@ def test_resuming_a_finished_run_reports_the_same(mnist_run, runs_dir, invoke):
         *("mnist", "--resume", "--profile", "--name=finished", f"--out={runs_dir}")
     )
     assert done.code == 0 and done.err == ""
-    assert "Resumed: after step 140\n" in done.out
+    assert "Resumed: after step 140\n" in done.out and "Changed: " not in done.out
     assert "Batch" not in done.out and "Trace" not in done.out
     assert json.loads((mnist_run / "result.json").read_text()) == before
     assert (mnist_run / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_resuming_elsewhere_says_what_has_changed(mnist_run, tmp_path, invoke):
+    shutil.copytree(mnist_run, tmp_path / "mnist" / "moved")
+    path = tmp_path / "mnist" / "moved" / "config.json"
+    described = json.loads(path.read_text())
+    described["surroundings"] |= {"engine": "xla", "jaxlib": "0.1"}
+    path.write_text(json.dumps(described))
+    done = invoke("mnist", "--resume", f"--out={tmp_path}")
+    assert done.code == 0 and done.err == ""
+    (line,) = [x for x in done.out.splitlines() if x.startswith("Changed: ")]
+    assert "jaxlib was 0.1, is 0." in line and "engine was xla, is " in line
+    assert "numpy" not in line and "device" not in line

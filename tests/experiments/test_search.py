@@ -195,6 +195,7 @@ def test_other_settings_are_refused_on_resume(study, studies_dir, invoke):
         (["--devices=99"], "--devices must be between 1 and"),
         (["--dataset=mnits"], "unknown dataset 'mnits'"),
         (["--space", "batch_size=8,99999"], "batch_size must be at most 9000"),
+        (["--space", "arch=lenet5,vgg11"], "vgg11 in layout 'small' needs images of"),
         (["--resume", "--name=none"], "no run"),
     ],
 )

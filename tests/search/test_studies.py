@@ -190,6 +190,14 @@ def test_what_diverges_counts_as_nothing_and_stops_nothing(data, tmp_path):
         (["arch=fnn,lenet9"], {}, "--space: arch=lenet9: unknown architecture"),
         (["arch=lenet5", "hidden=8|9"], {}, "lenet5 has no option 'hidden'"),
         (["dropout=0:0.5"], {"sampler": "grid"}, "a grid needs single values"),
+        (["accumulate=1,3"], {}, "accumulate=3: --batch-size must be a multiple of"),
+        (["batch_size=48,50", "accumulate=1,4"], {}, "batch_size=50 accumulate=4: "),
+        (["batch_size=32:64", "accumulate=2"], {}, "batch_size must be a list of"),
+        (
+            ["schedule=cosine,onecycle", "warmup_epochs=0,0.5"],
+            {},
+            "schedule=onecycle warmup_epochs=0.5: --warmup-epochs must be 0",
+        ),
     ],
 )
 def test_bad_studies_are_refused_before_anything_runs(texts, changes, said):

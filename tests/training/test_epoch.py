@@ -66,8 +66,10 @@ def test_streamed_equals_resident_to_the_bit(edges, steps) -> None:
     chunks = batches.chunks(
         TRAIN, np.asarray(tiny.order()), pieces, tiny.programs.layout, STEPS
     )
-    for piece, chunk in zip(pieces, chunks, strict=True):
-        state = tiny.programs.train(state, *parallel.shard(chunk, tiny.devices), *piece)
+    for (start, count), chunk in zip(pieces, chunks, strict=True):
+        data = parallel.shard(chunk, tiny.devices)
+        for first, many in ((start, count // 2), (start + count // 2, -(-count // 2))):
+            state = tiny.programs.train(state, *data, start, first, many)
     assert bits(state) == whole()
 
 
@@ -138,7 +140,7 @@ def test_nothing_is_compiled_after_the_first_call(kind, placed) -> None:
         )
         for piece, chunk in zip(pieces, chunks, strict=True):
             images, labels = parallel.shard(chunk, tiny.devices)
-            state = tiny.programs.train(state, images, labels, *piece)
+            state = tiny.programs.train(state, images, labels, piece[0], *piece)
         return state
 
     before = compiled[BACKEND_COMPILE]

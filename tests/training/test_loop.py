@@ -170,19 +170,20 @@ def told(events) -> list:
 
 
 @pytest.mark.parametrize(
-    ("stops", "resident"),
+    ("stops", "resident", "chunk"),
     [
-        *(([step], True) for step in (1, 4, 6, 17, 18)),
-        ([3, 8, 13], True),
-        ([3, 8, 13], False),
+        *(([step], True, 1) for step in (1, 4, 6, 17, 18)),
+        ([3, 8, 13], True, 1),
+        ([3, 8, 13], False, 1),
+        ([3, 8, 13], False, 1 << 24),
     ],
 )
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(
-    tmp_path, monkeypatch, uninterrupted, stops, resident
+    tmp_path, monkeypatch, uninterrupted, stops, resident, chunk
 ) -> None:
     """In the middle of an epoch too: same bits, same log, same checkpoints."""
-    monkeypatch.setattr(loop, "SLICE_SECONDS", 0.0)  # slices of one step,
-    monkeypatch.setattr(loop, "CHUNK_BYTES", 1)  # streamed or not
+    monkeypatch.setattr(loop, "SLICE_SECONDS", 0.0)  # slices of one step
+    monkeypatch.setattr(loop, "CHUNK_BYTES", chunk)  # where they are streamed
     log = []
     for stop_at in [*stops, None]:
         part = session(tmp_path, stop_at=stop_at, resident=resident)

@@ -354,6 +354,8 @@ def test_a_warm_up_as_long_as_the_run_is_refused(epochs):
         ({"step_epochs": (math.nan,)}, "--step-epochs"),
         ({"step_factor": 0.0}, "--step-factor must be above 0 and at most 1, not 0.0"),
         ({"step_factor": 1.5}, "--step-factor"),
+        ({"step_factor": 0.5}, "--step-factor .* without --schedule=step, not 0.5"),
+        ({"step_epochs": (0.3,), "schedule": "cosine"}, "--step-epochs must be left"),
         ({"label_smoothing": 1.0}, "--label-smoothing must be at least 0 and below 1"),
         ({"label_smoothing": -0.1}, "--label-smoothing"),
         ({"ema": 1.0}, "--ema must lie between 0 and 1, for instance 0.999, not 1.0"),
