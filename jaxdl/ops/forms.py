@@ -17,7 +17,7 @@ Which one is chosen depends on shapes and number format alone, so that the same 
 gives the same bits. The rules in `compute` were measured on x86 with AVX-512 on 2 cores
 with XLA's own convolutions rather than YNNPACK's; figures beside them are GFLOP/s there
 at batch 128, float32, where a matrix product reaches 365. Sums are taken in float32 and
-rounded once. Float64 takes the taps at every size, with sums in float64.
+rounded once. Float64, with sums in float64, takes the taps at every size of map.
 """
 
 import functools
@@ -35,7 +35,7 @@ from jax._src.lax.convolution import _conv_general_dilated_lower as _xla_lowerin
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jaxdl.ops import taps
+from jaxdl.ops import sums, taps
 from jaxdl.ops.geometry import Convolution
 from jaxdl.ops.taps import cut, product
 
@@ -64,7 +64,7 @@ def compute(conv: Convolution, left: jax.Array, right: jax.Array) -> jax.Array:
         [N, rows, columns, O], [N, H, W, C] or [h, w, C, O], of `conv.result_dtype`.
     """
     # A step of ResNet-18 at 224x224 in float64: 94 s with XLA's own, 11 s with taps.
-    double = conv.dtype == jnp.float64
+    double = conv.dtype == jnp.float64 and _has_few_taps(conv)
     forms = {
         "forward": taps.forward if double else _forward,
         "input gradient": taps.input_gradient if double else _input_gradient,
@@ -153,8 +153,11 @@ def _axes(conv: Convolution) -> Iterator[tuple[int, ...]]:
 
 def _pixels(conv: Convolution) -> float:
     """Pixels of result; beyond all bounds where the kernel has too many taps."""
-    few = math.prod(conv.kernel) <= MOST_TAPS
-    return math.prod(conv.result) if few else math.inf
+    return math.prod(conv.result) if _has_few_taps(conv) else math.inf
+
+
+def _has_few_taps(conv: Convolution) -> bool:
+    return math.prod(conv.kernel) <= MOST_TAPS
 
 
 def _has_many_images(conv: Convolution) -> bool:
@@ -183,7 +186,8 @@ def _input_gradient_by_phases(
         left, horizontal = _phase(conv, 1, j)
         part = kernel[top::down, left::across]
         if part.size == 0:
-            return jnp.zeros((conv.images, rows, columns, conv.channels), jnp.float32)
+            shape = (conv.images, rows, columns, conv.channels)
+            return jnp.zeros(shape, sums.wide(conv.dtype))
         return _xla(gradient, _reversed(part), (1, 1), (vertical, horizontal))
 
     lines = [jnp.stack([phase(i, j) for j in range(across)], 3) for i in range(down)]
@@ -289,6 +293,6 @@ def _xla(
         feature_group_count=1,
         batch_group_count=1,
         precision=None,
-        preferred_element_type=jnp.dtype(jnp.float32),
+        preferred_element_type=sums.wide(images.dtype),
         out_sharding=None,
     )

@@ -226,7 +226,8 @@ def test_few_windows(engine, whole, images):
     check_definition(cases, [operands(whole, case) for case in cases])
 
 
-def test_a_large_kernel_makes_no_large_program(engine):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_large_kernel_makes_no_large_program(engine, dtype):
     """The patches of a vision transformer: each pixel of a patch would be a slice."""
     patches = functools.partial(
         lax.conv_general_dilated,
@@ -235,9 +236,16 @@ def test_a_large_kernel_makes_no_large_program(engine):
         dimension_numbers=NHWC,
     )
     shapes = (1, 224, 224, 3), (32, 32, 3, 768)
-    args = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    text = jax.jit(patches).lower(*args).as_text()
-    assert text.count("stablehlo.slice") < 10
+    with jax.enable_x64(True):
+        args = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+
+        def slope(images, kernel):
+            return jax.grad(lambda w: jnp.sin(patches(images, w)).sum())(kernel)
+
+        for function in (patches, slope):
+            text = jax.jit(function).lower(*args).as_text()
+            assert text.count("stablehlo.slice") < 10
+            assert text.count("stablehlo.dot_general") < 10
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -165,7 +165,7 @@ def test_padding_alone_gives_zeros():
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (9, 8), (1, 50)])
 def test_float64_keeps_its_digits(kernel, strides):
     pads = tuple(((k - 1) // 2, k // 2) for k in kernel)
     conv = convolution(2, (9, 8), 5, kernel, 6, strides, (1, 1), pads, jnp.float64)
