@@ -6,7 +6,8 @@ and scatter"). `enable` mends both where JAX hands them to XLA, for `lax.reduce_
 and so for `flax.linen.max_pool`, `avg_pool` and the like: they become choices between
 strided slices, which XLA fuses into one pass; the native engine has a kernel for the
 gradient of a maximum. Differentiation, `vmap` and the rest of JAX happen before and
-know nothing.
+know nothing. Slices XLA can partition over a mesh, and `jax.export` write to a file;
+there they serve without the kernel.
 
 All forms give what XLA's own give, ties and NaNs included: of a window's pixels in
 row-major order, padding of -inf among them, the gradient goes to the one left by "keep
@@ -207,7 +208,12 @@ def _lower(
     out: Any = ctx.avals_out[0]
     found = _as_images(x.shape, *geometry)
     plain = found is not None and _is_plain(x, out, found[1], rest)
-    if found is None or not plain or engine.current() == "xla":
+    if (
+        found is None
+        or not plain
+        or engine.current() == "xla"
+        or (found[0] != x.shape and _is_split(ctx.avals_in))
+    ):
         names = ("window_dimensions", "window_strides", "padding")
         return fallback(ctx, *args, **dict(zip(names, geometry, strict=True)), **rest)
     images, window = found
@@ -227,6 +233,11 @@ def _lower(
         return form(*arrays, window).reshape(out.shape).astype(out.dtype)
 
     return mlir.lower_fun(compute, multiple_results=False)(ctx, *args)
+
+
+def _is_split(arrays: Any) -> bool:
+    """Whether types say how axes are spread over a mesh, which a reshape may not."""
+    return any(axis is not None for a in arrays for axis in a.sharding.spec)
 
 
 def _is_plain(x: Any, out: Any, window: Window, rest: dict[str, Any]) -> bool:

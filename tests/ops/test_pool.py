@@ -9,7 +9,7 @@ import torch_reference as reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.models import layers
 from jaxdl.ops import engine, pool
@@ -188,6 +188,26 @@ def test_over_a_mesh():
         out_specs=PartitionSpec("data"),
     )
     np.testing.assert_allclose(by_ours(by_device, x), result, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "window", [(1, 1, 2, 2), (1, 2, 2, 1), (1, 1, 1, 1)], ids=["NCHW", "NHWC", "none"]
+)
+def test_where_types_say_how_axes_are_spread(window):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    x = random(4, 8, 8, 16)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, PartitionSpec("data"))
+
+        def both(x):
+            def pooled(x):
+                return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+
+            return pooled(x), jax.grad(lambda x: jnp.sin(pooled(x)).sum())(x)
+
+        for ours, theirs in zip(by_ours(both, sharded), by_xla(both, x), strict=True):
+            assert ours.sharding.spec[0] == "data"
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
