@@ -21,11 +21,15 @@ import numpy as np
 from jax import lax
 
 # No public name leads to the rule that ours falls back on.
-from jax._src.lax.convolution import _conv_general_dilated_lower as _xla_lowering
+from jax._src.lax.convolution import _conv_general_dilated_lower
 from jax.interpreters import mlir
 
 from jaxdl.ops import engine, forms, native, taps
 from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
+
+_xla_lowering = functools.partial(
+    _conv_general_dilated_lower, expand_complex_convolutions=True
+)
 
 Compute = Callable[[Convolution, jax.Array, jax.Array], jax.Array]
 """A form in JAX; operands and result have the axes' order of `Convolution`."""

@@ -248,6 +248,23 @@ def test_a_large_kernel_makes_no_large_program(engine, dtype):
             assert text.count("stablehlo.dot_general") < 10
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[:2], ids=str)
+def test_complex_ones_are_three_real_ones(engine, whole, layout):
+    """XLA's own for complex numbers is a slow loop, which JAX keeps away from."""
+
+    @jax.jit
+    def convolve(images, kernel):
+        numbers = {"dimension_numbers": layout}
+        return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", **numbers)
+
+    parts = [whole((4, 4, 4, 4), seed=i) for i in range(4)]
+    args = parts[0] + 1j * parts[1], parts[2] + 1j * parts[3]
+    assert not re.search("convolution.*complex", convolve.lower(*args).as_text())
+    with ops.using("xla"):
+        expected = convolve(*args)
+    np.testing.assert_array_equal(convolve(*args), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_one_channel_or_one_output(engine, whole, dtype):
     """Where the strides of a matrix do not tell its rows from its columns."""

@@ -1,5 +1,9 @@
 """Switched on, only what is compiled for CPUs changes; switched off, nothing stays."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,9 +17,13 @@ CPU, OTHERS = ("cpu",), ("cuda", "rocm", "tpu")
 
 
 def loss(kernel, images):
-    """A convolution, a maximum, a product and a sum, all large enough."""
+    """Convolutions, a maximum, a product and a sum, all large enough."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    images = lax.conv_general_dilated(
+        images + 1j, kernel[..., :8] + 0j, (1, 1), "SAME", dimension_numbers=numbers
+    ).imag
     x = lax.conv_general_dilated(
-        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        images, kernel, (1, 1), "SAME", dimension_numbers=numbers
     )
     x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")
     x = jnp.tanh(x.reshape(-1, 64) @ jnp.ones((64, 64)))
@@ -64,6 +72,26 @@ def test_switched_off_it_is_jaxs_own():
             assert lowered(CPU) != before
     ops.disable()
     assert lowered(CPU) == before
+
+
+NEVER_ON = """
+from test_switch import CPU, OTHERS, engine, lowered, ops
+before = lowered(CPU + OTHERS)
+ops.enable()
+with engine.using("xla"):
+    assert lowered(CPU + OTHERS) == before
+ops.disable()
+assert lowered(CPU + OTHERS) == before
+"""
+
+
+def test_jaxs_own_is_that_of_a_process_where_it_was_never_on():
+    """Here some module may have switched it on and off before."""
+    command = [sys.executable, "-c", NEVER_ON]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_in_the_context_of_xla_it_is_jaxs_own():
