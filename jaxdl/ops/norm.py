@@ -20,12 +20,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
-from jaxdl.ops import sums
+from jaxdl.ops import sums, varying
 
 affine_p = Primitive("jaxdl_affine")
 moments_p, channel_sums_p = map(Primitive, sums.TARGETS)
@@ -59,7 +58,7 @@ def affine(
     wide = sums.wide(x.dtype)
     vectors = (v.astype(wide) for v in (centre, factor, offset))
     dtype = jnp.dtype(wide if dtype is None else dtype)
-    return affine_p.bind(*_varying(x, *vectors), stacked=stacked, dtype=dtype)
+    return affine_p.bind(*varying.alike(x, *vectors), stacked=stacked, dtype=dtype)
 
 
 def channel_sums(
@@ -77,7 +76,7 @@ def channel_sums(
       Two vectors [*stack, channels], float32 or wider.
     """
     centre = centre.astype(sums.wide(g.dtype, x.dtype))
-    totals = channel_sums_p.bind(*_varying(g, x, centre), stacked=stacked)
+    totals = channel_sums_p.bind(*varying.alike(g, x, centre), stacked=stacked)
     return totals[0], totals[1]
 
 
@@ -96,16 +95,6 @@ def moments(x: jax.Array, *, stacked: int = 0) -> sums.Pair:
     """
     mean, variance = moments_p.bind(x, stacked=stacked)
     return mean, variance
-
-
-def _varying(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays, each varying over all mesh axes of a `shard_map` that one does."""
-    over = [jax.typeof(array).mat.varying for array in arrays]
-    union = frozenset().union(*over)
-    return [
-        lax.pcast(array, tuple(union - own), to="varying") if union - own else array
-        for array, own in zip(arrays, over, strict=True)
-    ]
 
 
 # Types.

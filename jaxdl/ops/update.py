@@ -8,6 +8,7 @@ each once, and leaves the results in their place.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from jaxdl.ops import engine
+from jaxdl.ops import engine, varying
 
 Number = float | jax.Array
 """A number, known or traced."""
@@ -52,12 +53,15 @@ def sgd(
       New parameters and traces.
     """
     dtype = jnp.result_type(jnp.float32, *parameters)
-    numbers = [jnp.asarray(x, dtype) for x in (rate, momentum, *decays)]
+    numbers = jnp.stack([jnp.asarray(x, dtype) for x in (rate, momentum, *decays)])
+    # Else a result would be of its parameter's type, whatever its gradient varies over.
+    triples = [
+        varying.alike(numbers, *triple)[1:]
+        for triple in zip(parameters, traces, gradients, strict=True)
+    ]
     results = _sgd_p.bind(
-        jnp.stack(numbers),
-        *parameters,
-        *traces,
-        *gradients,
+        numbers,
+        *itertools.chain.from_iterable(zip(*triples, strict=True)),
         nesterov=bool(nesterov),
         decoupled=bool(decoupled),
     )

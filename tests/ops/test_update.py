@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxdl.ops import update
 
@@ -95,6 +97,36 @@ def test_vmap_over_runs_with_rates_of_their_own(engine):
         one = [[a[run] for a in group] for group in args]
         ours = [[a[run] for a in group] for group in found]
         close(ours, by_numpy(*one, rate, True, False))
+
+
+def on_two_devices(step):
+    """Parameters, traces and rate that the devices share; gradients of their own."""
+    shared, own = PartitionSpec(), PartitionSpec("data")
+    return jax.shard_map(
+        step,
+        mesh=jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,)),
+        in_specs=(shared, shared, own, shared),
+        out_specs=shared,
+    )
+
+
+def test_gradients_of_each_device_must_be_added_up(engine):
+    """As with JAX's own operations: else its copies of the parameters would differ."""
+    args = arrays(0), arrays(1), arrays(2, stack=(2,))
+
+    def added(parameters, traces, gradients, rate):
+        gradients = [lax.psum(g[0], "data") for g in gradients]
+        return sgd(True)(parameters, traces, gradients, rate)
+
+    found = jax.jit(on_two_devices(added))(*args, 0.3)
+    summed = [g.sum(0) for g in args[2]]
+    close(found, by_numpy(*args[:2], summed, 0.3, True, False))
+
+    def forgotten(parameters, traces, gradients, rate):
+        return sgd(True)(parameters, traces, [g[0] for g in gradients], rate)
+
+    with pytest.raises(ValueError, match="out_specs"):
+        on_two_devices(forgotten)(*args, 0.3)
 
 
 def test_shapes_that_differ_are_refused():
