@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from jaxdl.ops import engine, varying
 
@@ -99,6 +99,22 @@ def _type(numbers: Any, *arrays: Any, **params: Any) -> list[Any]:
     return [a.update(weak_type=False) for a in (*parameters, *traces)]
 
 
+def _jvp(
+    primals: Sequence[jax.Array], tangents: Sequence[Any], **params: Any
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """That of `_meaning`, by those operands alone that have a tangent."""
+    moved = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+
+    def meaning(*some: jax.Array) -> list[jax.Array]:
+        given = dict(zip(moved, some, strict=True))
+        return _meaning(*(given.get(i, x) for i, x in enumerate(primals)), **params)
+
+    _, derivative = jax.jvp(
+        meaning, [primals[i] for i in moved], [tangents[i] for i in moved]
+    )
+    return _sgd_p.bind(*primals, **params), derivative
+
+
 def _batch(args: Sequence[Any], dims: Sequence[Any], **params: Any) -> tuple[Any, Any]:
     results = jax.vmap(functools.partial(_meaning, **params), dims)(*args)
     return results, [0] * len(results)
@@ -117,6 +133,7 @@ def _lower(ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
 
 _sgd_p.def_impl(jax.jit(_sgd_p.bind, static_argnames=("nesterov", "decoupled")))
 _sgd_p.def_abstract_eval(_type)
+ad.primitive_jvps[_sgd_p] = _jvp
 batching.primitive_batchers[_sgd_p] = _batch
 mlir.register_lowering(_sgd_p, mlir.lower_fun(_meaning, multiple_results=True))
 mlir.register_lowering(_sgd_p, _lower, platform="cpu")

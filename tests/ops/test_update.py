@@ -129,6 +129,51 @@ def test_gradients_of_each_device_must_be_added_up(engine):
         on_two_devices(forgotten)(*args, 0.3)
 
 
+def plain(parameters, traces, gradients, rate, *, decoupled):
+    """A step with Nesterov's momentum, of JAX's own operations."""
+    new_parameters, new_traces = [], []
+    for p, t, g, decay in zip(parameters, traces, gradients, DECAYS[:3], strict=True):
+        slope = g if decoupled else g + decay * p
+        moved = 0.9 * t + slope
+        along = slope + 0.9 * moved + (decay * p if decoupled else 0)
+        new_parameters.append(p - rate * along)
+        new_traces.append(moved)
+    return new_parameters, new_traces
+
+
+def derivatives(step, *args):
+    """Tangents, gradients by all operands, and those of a gradient by the rate."""
+
+    def loss(*args):
+        leaves = jax.tree.leaves(step(*args))
+        return sum(jnp.sin(leaf + i).sum() for i, leaf in enumerate(leaves))
+
+    by_rate = jax.grad(loss, 3)
+    tangents = jax.tree.map(jnp.cos, args)
+    return (
+        jax.jvp(step, args, tangents),
+        jax.jvp(lambda rate: step(*args[:3], rate), args[3:], tangents[3:]),
+        jax.grad(loss, (0, 1, 2, 3))(*args),
+        jax.grad(by_rate, (0, 1, 2, 3))(*args),
+    )
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("how", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_derivatives_are_jaxs_own(engine, decoupled, how):
+    args = *([*map(jnp.asarray, arrays(i)[:3])] for i in range(3)), jnp.float32(0.3)
+    step = functools.partial(
+        update.sgd, momentum=0.9, decays=DECAYS[:3], nesterov=True, decoupled=decoupled
+    )
+    by_hand = functools.partial(plain, decoupled=decoupled)
+    found = how(functools.partial(derivatives, step))(*args)
+    expected = jax.jit(functools.partial(derivatives, by_hand))(*args)
+    for ours, theirs in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"shapes \(2,\), \(3,\), \(2,\) differ"):
         update.sgd(
