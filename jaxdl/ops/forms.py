@@ -12,6 +12,7 @@ Where it is slow, five other forms give the same numbers, rounded apart:
 - *phases*: the input gradient of a convolution of stride s is s x s interleaved
   convolutions of stride 1; as one, it would multiply with s x s - 1 zeros of s x s;
 - *wide*: neighbouring results as more outputs of one larger kernel, for few outputs.
+  What is not finite reaches the results beside its own too: 0 * inf is NaN.
 
 Which one is chosen depends on shapes and number format alone, so that the same program
 gives the same bits. The rules in `compute` were measured on x86 with AVX-512 on 2 cores
@@ -220,7 +221,9 @@ def _wide(
 ) -> jax.Array:
     """XLA's convolution, of 2 or 4 columns of results at once for few outputs.
 
-    A row of the larger kernel holds the same taps, one stride further for each column.
+    A row of the larger kernel holds the same taps, one stride further for each column,
+    and zeros beside them. Where a pixel is infinite or NaN, their products make NaN of
+    those of the 2 or 4 results, too, that do not see it.
     """
     _, width, channels, outputs = kernel.shape
     step = strides[1]
