@@ -219,7 +219,7 @@ def _moments_jvp(
     mean, variance = moments(x, stacked=stacked)
     count = sums.count_of(x, stacked)
     totals, products = channel_sums(dx, x, mean, stacked=stacked)
-    return (mean, variance), (totals / count, products * (2 / count))
+    return (mean, variance), (totals / count, products * (2 / max(count, 1)))
 
 
 def _batch(
