@@ -94,6 +94,19 @@ def test_moments_are_numpys(cases):
         np.testing.assert_allclose(found_variance, variance, rtol=1e-5, atol=slack)
 
 
+@pytest.mark.parametrize("rows", [5, 50_000])
+def test_an_infinity_is_the_mean(rows):
+    """First, last, both, of one sign and of two; long sums are cut into pieces."""
+    ends = np.array([[np.inf, 1, -np.inf, np.inf, np.nan], [1, -np.inf] * 2 + [1]])
+    ends = np.column_stack([ends, [np.inf, np.inf], [1, 1]])
+    x = np.ones((rows, 7), np.float32)
+    x[[0, -1]] = ends
+    mean, variance = jax.jit(norm.moments)(x)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(mean, ends.mean(0))
+    np.testing.assert_array_equal(variance, [np.nan] * 6 + [0])
+
+
 def test_a_long_sum_keeps_its_digits():
     """131,072 values: one float32 sum, term by term, is off by 1e-3 of itself."""
     x = jnp.full((128, 32, 32, 3), 1.1).at[::2].multiply(3)
@@ -220,6 +233,13 @@ def test_nothing_sums_to_nothing(shape):
     x, centre = jnp.zeros(shape), jnp.zeros(shape[-1:])
     for total in norm.channel_sums(x, x, centre):
         np.testing.assert_array_equal(total, np.zeros(shape[-1:]))
+
+
+def test_moments_of_nothing_have_a_gradient_of_nothing():
+    x = jnp.zeros((0, 3))
+    assert all(jnp.isnan(moment).all() for moment in norm.moments(x))
+    slope = jax.grad(lambda x: sum(moment.sum() for moment in norm.moments(x)))(x)
+    assert slope.shape == x.shape
 
 
 def test_wider_and_narrower_formats_are_computed_by_xla():

@@ -7,6 +7,7 @@
 // terms after four were added; across pieces they are double.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -215,7 +216,8 @@ void Moments(ffi::ThreadPool& pool, const X* x, const Cut& cut, float* mean,
     for (int64_t c = 0; c < channels; ++c) {
       const double off = means[c] / count;  // what rounding left in the rough mean
       squares[c] -= off * means[c];
-      means[c] = rough[c] + off;
+      // An infinity leaves NaN, and is the mean all the same.
+      means[c] = std::isfinite(off) ? rough[c] + off : rough[c];
     }
   });
   double* means = parts.data();  // of the pieces so far
@@ -227,7 +229,7 @@ void Moments(ffi::ThreadPool& pool, const X* x, const Cut& cut, float* mean,
     const double share = more / (count + more);
     for (int64_t c = 0; c < channels; ++c) {
       const double apart = part[c] - means[c];
-      means[c] += apart * share;
+      means[c] += std::isfinite(means[c]) ? apart * share : part[c];
       squares[c] += part[channels + c] + apart * apart * count * share;
     }
     count += more;
