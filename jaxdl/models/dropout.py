@@ -40,7 +40,7 @@ class Dropout(nn.Module):
         # As jax.random.uniform: 23 bits, [0, 1).
         part = (random >> np.uint32(9)).astype(jnp.float32) * 2.0**-23
         kept = (part < 1 - self.rate).reshape(x.shape)
-        return jnp.where(kept, x / (1 - self.rate), 0)
+        return jnp.where(kept, (x / (1 - self.rate)).astype(x.dtype), 0)
 
 
 def threefry(

@@ -52,8 +52,10 @@ def test_the_mask_does_not_depend_on_the_devices(devices):
     np.testing.assert_array_equal(mapped(parts).reshape(8, 50), drop(x))
 
 
-def test_half_precision_stays_half():
-    assert drop(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
+@pytest.mark.parametrize("rate", [0.3, np.float32(0.3)], ids=["weak", "float32"])
+def test_half_precision_stays_half(rate):
+    y = jax.jit(drop)(jnp.ones((2, 3), jnp.bfloat16), rate)
+    assert y.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
