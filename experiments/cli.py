@@ -7,6 +7,7 @@ saved. `--help` imports nothing heavy.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ from jaxdl.errors import InputError
 
 T = TypeVar("T")
 
+RESUMES = "a run that had begun can go on with --resume"
+"""What `run_or_exit` says of the experiments that have that option."""
 FREE = ("out", "raw_dir", "cache_dir", "name", "resume")
 """Settings of a study that may change when it goes on: where data and results lie, and
 which study it is."""
@@ -144,8 +147,8 @@ def study_folder(experiment: str, config: Any, described: Mapping[str, Any]) -> 
     Raises:
       InputError: a study of that name is there, or the folder cannot be made.
     """
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder: Path = config.out / experiment / name
+    studies = config.out / experiment
+    folder: Path = studies / (config.name or runs.stamped(studies))
     if not config.resume:
         settled = dataclasses.asdict(config).items()
         kept = {key: value for key, value in settled if key not in FREE}
@@ -181,12 +184,17 @@ def run_to_resume(experiment: str, config: Config) -> Path:
     return found[-1].parent
 
 
-def run_or_exit(main: Callable[[], T]) -> T:
-    """Runs an experiment's main function; turns known failures into lines and codes."""
+def run_or_exit(main: Callable[[], T], *, stopped: str = "") -> T:
+    """Runs an experiment's main function; turns known failures into lines and codes.
+
+    Args:
+      main: the function.
+      stopped: what a user can do after a signal has ended it.
+    """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxdl").setLevel(logging.INFO)  # downloads and other long work
     try:
-        with _handling(_end):
+        with _handling(functools.partial(_end, stopped)):
             return main()
     except Exception as error:
         if (explained := _explained(error)) is None:
@@ -247,7 +255,7 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
             signal.signal(number, previous)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(stopped: str, number: int, frame: FrameType | None) -> None:
     """Ends the process: an exception would be lost in a garbage collection, or worse.
 
     Nothing needs to be undone; whatever is on the disk can bear a kill.
@@ -255,8 +263,8 @@ def _end(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         sys.stdout.flush()
     name = signal.Signals(number).name
-    line = f"error: ended by {name}; a run that had begun can go on with --resume\n"
-    os.write(2, line.encode())
+    line = "; ".join(filter(None, (f"error: ended by {name}", stopped)))
+    os.write(2, f"{line}\n".encode())
     os._exit(128 + number)
 
 

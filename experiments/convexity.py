@@ -101,8 +101,8 @@ def study(config: Config) -> None:
 
     began = time.monotonic()
     sources = networks.sources_of(config)  # at fault, they are so at once
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    folder = config.out / "convexity" / name
+    studies = config.out / "convexity"
+    folder = studies / (config.name or runs.stamped(studies))
     runs.make_folder(folder)
     key = jax.random.key(config.seed)
     stages = len(table.PROBLEMS) + 2 * len(linear.DEPTHS) + len(sources.titles) + 1

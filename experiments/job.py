@@ -4,7 +4,6 @@ Import it late: it brings JAX.
 """
 
 import shlex
-import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -136,8 +135,9 @@ def open_folder(job: Job) -> Folder:
     run = job.config.run
     if run.name is None and jax.process_count() > 1:
         raise InputError("--name must be given with several processes, the same to all")
-    name = run.name or f"{job.config.model.arch}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path = run.out / job.experiment / name
+    folder = run.out / job.experiment
+    name = run.name or runs.stamped(folder, f"{job.config.model.arch}-")
+    path = folder / name
     if not run.resume and jax.process_index() == 0:
         config = settings.renamed(job.config, name, resume=False)
         runs.create(

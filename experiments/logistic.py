@@ -46,8 +46,8 @@ def folder(config: Config) -> Path:
     if not 2 <= config.seeds <= 200:
         raise InputError(f"--seeds must be from 2 to 200, not {config.seeds}")
     runs.check_name(config.name)
-    name = config.name or time.strftime("%Y%m%d-%H%M%S")
-    path = config.out / "logistic" / name
+    studies = config.out / "logistic"
+    path = studies / (config.name or runs.stamped(studies))
     if (path / "result.json").exists():
         raise InputError(f"the study {path} is there already: choose another --name")
     runs.make_folder(path)

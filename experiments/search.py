@@ -67,7 +67,7 @@ class Config:
     )
     """Fields and their domains; see above."""
     sampler: Sampler = "random"
-    """"grid": all combinations. "optuna": Optuna's TPE, from pip install jaxdl[search].
+    """"grid": all combinations. "optuna": Optuna's TPE, which needs pip install optuna.
     """
     trials: int = 27
     """Configurations in the first rung (of a grid: all)."""
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run_or_exit(main)
+    cli.run_or_exit(main, stopped=cli.RESUMES)

@@ -63,13 +63,13 @@ def load(directory: Path, which: Which, cache_dir: Path) -> Stored:
         config, facts, steps * max(1, config.run.epochs), steps, devices
     )
     if not (directory / which).is_dir():
-        raise InputError(f"{directory} has no {which} checkpoint yet")
+        raise InputError(f"{directory} has no {which} checkpoint")
     found = checkpoints.restore(
         checkpoints.open_manager(directory / which, config.run.keep),
         assemble.initial_state(config, parts, facts),
     )
     if found is None:
-        raise InputError(f"{directory} has no {which} checkpoint yet")
+        raise InputError(f"{directory} has no {which} checkpoint")
     state, _ = found
     programs = assemble.compile_programs(config, parts, devices, resident=True)
     return Stored(

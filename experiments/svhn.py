@@ -33,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run_or_exit(main)
+    cli.run_or_exit(main, stopped=cli.RESUMES)

@@ -73,7 +73,10 @@ def run(config: Config, dataset_name: str) -> None:
     )
     # All that can be checked is, before the source is trained.
     for count in config.labels:
-        sources.balanced(dataset.train.labels, count, 0)
+        try:
+            sources.balanced(dataset.train.labels, count, 0)
+        except InputError as error:
+            raise InputError(f"--labels: {error}") from None
     transfer_source.validate(config)
     if config.name and not config.resume:
         runs.check_free(config.out / "transfer" / config.name)
@@ -168,7 +171,7 @@ def _check_source(folder: Path, digest: str) -> None:
 
 
 def _header(config: Config, dataset: Dataset, origin: Origin, folder: Path) -> str:
-    arms = ", ".join(transfer_trials.ARMS[arm].title for arm in config.arms)
+    arms = "; ".join(transfer_trials.ARMS[arm].title for arm in config.arms)
     lines = [
         *job.data_lines(dataset),
         f"Source:  {origin.title}",

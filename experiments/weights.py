@@ -32,7 +32,7 @@ def check(config: Config) -> None:
       InputError: it is not.
     """
     source = config.model.pretrained
-    if source not in (None, "imagenet") and not Path(source).is_file():
+    if source not in (None, "imagenet") and not Path(source).expanduser().is_file():
         raise InputError(
             f'--pretrained must be "imagenet" or a weight file: there is no file '
             f"{source}"
@@ -46,7 +46,7 @@ def obtain(config: Config) -> tuple[Path, Weights]:
       InputError: there is no such file, it is damaged, or it cannot be fetched.
     """
     source = str(config.model.pretrained)
-    given = None if source == "imagenet" else Path(source)
+    given = None if source == "imagenet" else Path(source).expanduser()
     bar = tqdm(
         unit="B",
         unit_scale=True,

@@ -4,11 +4,13 @@ tyro draws boxes of several lines around them. For programs, which print that li
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -22,7 +24,8 @@ def read(kind: type[T], description: str, **options: Any) -> T:
     """Reads a dataclass from the command line; `--help` ends the program.
 
     Args:
-      kind: the dataclass.
+      kind: the dataclass. In its paths a leading ~ is the user's home, as no shell
+        expands it in --option=~/folder.
       description: what `--help` begins with.
       **options: for `tyro.cli`, such as the name of the program.
 
@@ -35,11 +38,21 @@ def read(kind: type[T], description: str, **options: Any) -> T:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, description="", **options)
+            return _at_home(tyro.cli(kind, description="", **options))
     except SystemExit as end:
         if end.code in (None, 0):  # --help
             raise
         raise InputError(_one_line(said.getvalue())) from None
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value)]
+        changed = {name: _at_home(getattr(value, name)) for name in fields}
+        return dataclasses.replace(value, **changed)
+    return value
 
 
 def _wrapped(text: str) -> str:

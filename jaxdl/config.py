@@ -23,13 +23,13 @@ Finetune = Literal["all", "last-block", "head"]
 def default_raw_dir() -> Path | None:
     """Where raw files lie without --raw-dir: what JAXDL_RAW_DIR says, if anything."""
     value = os.environ.get("JAXDL_RAW_DIR")
-    return Path(value) if value else None
+    return Path(value).expanduser() if value else None
 
 
 def default_cache_dir() -> Path:
     """Without --cache-dir: what JAXDL_CACHE_DIR says, else ~/.cache/jaxdl."""
     value = os.environ.get("JAXDL_CACHE_DIR")
-    return Path(value) if value else Path.home() / ".cache" / "jaxdl"
+    return Path(value or "~/.cache/jaxdl").expanduser()
 
 
 @dataclasses.dataclass(frozen=True)

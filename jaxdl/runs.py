@@ -13,10 +13,12 @@ A kill at any moment leaves each file as it was or as it should be.
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +68,13 @@ def check_free(directory: Path) -> None:
             f"the run {directory} is there already: go on with it by --resume, or "
             f"choose another --name"
         )
+
+
+def stamped(folder: Path, prefix: str = "") -> str:
+    """A name, of the time, that nothing in the folder has yet."""
+    name = f"{prefix}{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(one for one in names if not (folder / one).exists())
 
 
 def check_name(name: str | None) -> None:
@@ -194,7 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(
             f"{path.parent} is not a run: it has no {path.name}; give a folder such as "
-            f"checkpoints/mnist/<run>"
+            f"checkpoints/<experiment>/<run>"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error

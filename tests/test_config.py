@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import typing
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxdl import command_line
 from jaxdl import config as settings
 from jaxdl.config import Config, DataConfig, ModelConfig, OptimConfig, RunConfig
 from jaxdl.errors import InputError
@@ -198,3 +200,14 @@ def test_the_environment_says_where_data_lies(monkeypatch) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().run.epochs = 3
+
+
+def test_a_home_is_found_where_no_shell_looks_for_one(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for option, value in (("JAXDL_RAW_DIR", "~/raw"), ("JAXDL_CACHE_DIR", "~/kept")):
+        monkeypatch.setenv(option, value)
+    assert settings.default_raw_dir() == tmp_path / "raw"
+    assert settings.default_cache_dir() == tmp_path / "kept"
+    monkeypatch.setattr(sys, "argv", ["x", "--run.out=~/runs", "--data.raw-dir=~"])
+    read = command_line.read(Config, "")
+    assert read.run.out == tmp_path / "runs" and read.data.raw_dir == tmp_path

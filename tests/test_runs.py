@@ -35,6 +35,17 @@ def test_a_run_directory_is_new_and_whole(tmp_path) -> None:
     assert list(directory.parent.iterdir()) == [directory]
 
 
+def test_runs_that_begin_in_the_same_second_have_names_of_their_own(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "20260102-030405")
+    found = []
+    for _ in range(3):
+        found.append(runs.stamped(tmp_path, "fnn-"))
+        runs.create(tmp_path / found[-1], {})
+    assert found == [f"fnn-20260102-030405{end}" for end in ("", "-2", "-3")]
+
+
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     directory = tmp_path / "file" / "run"

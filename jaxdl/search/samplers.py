@@ -113,7 +113,7 @@ def _optuna() -> Any:
         optuna = importlib.import_module("optuna")
     except ImportError:
         raise InputError(
-            "--sampler=optuna needs Optuna: pip install 'jaxdl[search]', or take "
+            "--sampler=optuna needs Optuna: pip install optuna, or take "
             "--sampler=random"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -183,6 +183,14 @@ def grid(space: Space) -> list[Settings]:
     ]
 
 
+def combinations(space: Space) -> int | None:
+    """How many there are; None where there is a range, or more than `MOST`."""
+    if not all(isinstance(domain, Choice) for domain in space.values()):
+        return None
+    count = math.prod(len(ends(domain)) for domain in space.values())
+    return count if count <= MOST else None
+
+
 def draw(space: Space, seed: int, index: int) -> Settings:
     """Random settings number `index`: a function of (space, seed, index) alone.
 
@@ -193,7 +201,11 @@ def draw(space: Space, seed: int, index: int) -> Settings:
 
     Returns:
       Independent draws, uniform over each domain (in the logarithm where it says so).
+      Where there are combinations to be counted, each comes once, until there are none.
     """
+    if (count := combinations(space)) is not None:
+        order = np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+        return grid(space)[order[index]]
     # Of PCG64's raw stream, as elsewhere in this library: NEP 19 keeps it for good.
     raw = np.random.PCG64([seed, index]).random_raw(len(space))
     parts = (np.atleast_1d(raw) >> np.uint64(11)) * 2.0**-53  # in [0, 1)

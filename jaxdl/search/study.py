@@ -21,7 +21,7 @@ class Study:
     space: Space
     sampler: Sampler
     configurations: int
-    """How many are tried; of a grid, all."""
+    """How many are tried; of a grid, all. At random no more than there are."""
     seeds: tuple[int, ...]
     """Each configuration runs with each of these; their mean ranks it."""
     rungs: tuple[int, ...]
@@ -34,11 +34,13 @@ class Study:
     @property
     def size(self) -> int:
         """Configurations in the first rung."""
-        return (
-            len(space.grid(self.space))
-            if self.sampler == "grid"
-            else self.configurations
-        )
+        match self.sampler:
+            case "grid":
+                return len(space.grid(self.space))
+            case "random":
+                there_are = space.combinations(self.space) or self.configurations
+                return min(self.configurations, there_are)
+        return self.configurations
 
     @property
     def stages(self) -> int:

@@ -302,8 +302,8 @@ def _refuse_divergence(state: TrainState, latest: Manager) -> None:
     raise DivergedError(
         f"the loss or a parameter is not finite at step {bad_step} (last good "
         f"checkpoint: {where}). "
-        f"Try a smaller --learning-rate, --warmup-epochs or --clip-norm, under another "
-        f"--name"
+        f"Try a smaller --learning-rate, a longer --warmup-epochs, or --clip-norm, "
+        f"under another --name"
     )
 
 

@@ -83,7 +83,8 @@ def validate(config: OptimConfig, *, epochs: int | None = None) -> None:
     )
     _require(
         config.schedule != "onecycle" or config.warmup_epochs == 0,
-        "--warmup-epochs must be 0 with --schedule=onecycle, which warms up itself",
+        "--warmup-epochs must be 0 with --schedule=onecycle, which warms up itself "
+        "(experiments.svhn has 0.1 if nothing is said)",
         config.warmup_epochs,
     )
     marks = (0.0, *config.step_epochs, 1.0)

@@ -184,7 +184,7 @@ def main():
     os.kill(os.getpid(), signal.{name})
     {then}
 
-cli.run_or_exit(main)
+cli.run_or_exit(main, stopped=cli.RESUMES)
 """
 
 

@@ -268,7 +268,7 @@ def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
     ("options", "said"),
     [
         (("--source=a", "--pretrained=b"), "--source and --pretrained exclude"),
-        (("--labels", "15"), "15 examples cannot be drawn evenly"),
+        (("--labels", "15"), "--labels: 15 examples cannot be drawn evenly"),
         (("--labels", "100000"), "100000 examples cannot be drawn"),
         (("--arms", "all", "head"), '--arms must be "scratch"'),
         (("--seeds", "1"), "--seeds must be two or more"),

@@ -149,3 +149,11 @@ def test_position_is_the_inverse_of_at(low, ratio, part, log):
 def test_whole_numbers_stay_whole_and_within(low, more, part, log):
     value = Range(low, low + more, log, integer=True).at(part)
     assert isinstance(value, int) and low <= value <= low + more
+
+
+def test_where_combinations_can_be_counted_each_is_drawn_once():
+    found = space.parse(["hidden=8|16|32", "batch_norm=true,false"])
+    drawn = [space.draw(found, 0, index) for index in range(6)]
+    assert sorted(map(str, drawn)) == sorted(map(str, space.grid(found)))
+    assert drawn != [space.draw(found, 1, index) for index in range(6)]
+    assert space.combinations(space.parse(["dropout=0:0.5", "hidden=8"])) is None

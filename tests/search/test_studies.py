@@ -91,6 +91,7 @@ def test_rungs_have_as_many_as_halving_says():
     assert study().sizes == [9, 3, 1]
     assert study(configurations=27).sizes == [27, 9, 3]
     assert study(configurations=2).sizes == [2, 1, 1]
+    assert study("hidden=8|16|24", "momentum=0,0.9").sizes == [6, 2, 1]
     assert study("momentum=0,0.9", sampler="grid", rungs=(3,)).sizes == [2]
 
 
