@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxdl import ops
-from jaxdl.ops import dot
 
-BIG = st.integers(100, 140)  # three of them are more than LEAST_WORK here
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_ones_too():
-    """Products of these tests' sizes go to the native engine."""
-    before, dot.LEAST_WORK = dot.LEAST_WORK, 2**19
-    yield
-    dot.LEAST_WORK = before
+BIG = st.integers(100, 140)  # three of them are more than LEAST_WORK
 
 
 def exact(left, right, axes):
@@ -45,6 +36,7 @@ def equal(found, expected, dtype):
     sizes=st.one_of(
         st.tuples(BIG, BIG, BIG),
         st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
+        st.permutations((20, 60, 120)),
         st.permutations((1, 1000, 1100)),
         st.permutations((2, 500, 1100)),
         st.permutations((0, 9, 2000)),
@@ -178,10 +170,19 @@ def test_all_products_of_a_gradient_go_to_the_native_engine(native_engine, norma
     assert "dot_general" not in lowered.as_text()
 
 
-def test_small_ones_do_not(native_engine):
-    side = int(dot.LEAST_WORK ** (1 / 3)) - 1
-    x = jnp.ones((side, side))
-    assert "jaxdl" not in jax.jit(lambda a, b: a @ b).lower(x, x).as_text()
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "native"),
+    [
+        (32, 64, 64, True),
+        (31, 64, 64, False),
+        (1, 1024, 1024, True),
+        (1, 1023, 1024, False),
+    ],
+)
+def test_small_ones_do_not(native_engine, rows, depth, columns, native):
+    left, right = jnp.ones((rows, depth)), jnp.ones((depth, columns))
+    text = jax.jit(lambda a, b: a @ b).lower(left, right).as_text()
+    assert ("jaxdl" in text) == native
 
 
 def test_a_named_algorithm_is_obeyed(native_engine):
