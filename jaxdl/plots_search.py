@@ -39,8 +39,9 @@ def parallel_coordinates(
     figure.suptitle(title)
     ax = figure.subplots()
     # The worst configurations would squeeze the others into a stroke.
-    low, high = np.quantile(scores, 0.25), max(scores)
-    low -= 0.1 * (high - low) + 1e-3
+    low, high = float(np.quantile(scores, 0.25)), max(scores)
+    low = max(0.0, low - 0.1 * (high - low) - 1e-3)
+    high = max(high, low + 1e-3)  # all may have got nothing right
     heights = np.clip((np.array(scores) - low) / (high - low), 0, 1)
     colours = matplotlib.colormaps["viridis_r"]
     spread = np.random.default_rng(0).uniform(-0.02, 0.02, (len(scores), len(fields)))
@@ -69,11 +70,12 @@ def parallel_coordinates(
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks([])
     ax.set_xlim(-0.2, len(fields) + 0.5)
+    ax.set_ylim(-0.06, 1.06)  # lines of one height alone would leave the labels outside
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     scale = ScalarMappable(Normalize(low, high), colours)
     bar = figure.colorbar(scale, ax=ax, shrink=0.8, pad=0.01)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     bar.outline.set_visible(False)
     ax.plot([], [], color=ORANGE, linewidth=2.6, label="the best of the last rung")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False)
@@ -136,7 +138,16 @@ def rungs(
         if rung == count - 1:
             shown = [max(1 - accuracy, floor) for accuracy in best]
             epochs = range(1, len(best) + 1)
-            ax.plot(epochs, shown, color=ORANGE, linewidth=2, label="the best")
+            ax.plot(
+                epochs,
+                shown,
+                color=ORANGE,
+                linewidth=2,
+                marker="o",  # one epoch makes no line
+                markersize=5,
+                markevery=[-1],
+                label="the best",
+            )
             ax.legend(frameon=False)
         ax.set_title(
             f"rung {rung + 1}: {len(some)} trials, {max(map(len, some))} epochs",
@@ -149,7 +160,8 @@ def rungs(
         if beyond:
             ax.text(0.03, 0.97, f"{beyond} above", transform=ax.transAxes, va="top")
         ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.set_xlim(0.5, max(map(len, some)) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         ax.set_yscale("log")
         ax.set_ylim(0.8 * max(min(errors), floor), ceiling)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from jaxdl import plots, plots_search
 from jaxdl.search import space
@@ -32,6 +33,26 @@ def test_parallel_coordinates_has_a_line_for_each_and_the_best_on_top():
     assert any(text.startswith("≤ ") for text in texts(ax))
 
 
+@pytest.mark.parametrize("scores", [[0.5], [0.0], [1.0], [0.5, 0.5], [0.0, 0.0]])
+@pytest.mark.parametrize("field", ["hidden=8|16", "learning_rate=log:0.01:1"])
+def test_parallel_coordinates_of_equal_scores_has_its_size(field, scores, tmp_path):
+    one = space.parse([field])
+    settings = [space.draw(one, 0, index) for index in range(len(scores))]
+    figure = plots_search.parallel_coordinates(one, settings, scores, 0, "equal")
+    heights = [line.get_ydata() for line in figure.axes[0].lines]
+    assert all(np.isfinite(y).all() for y in heights)
+    plots.save(figure, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.height < 150 * (4.6 + 0.5)
+
+
+def test_no_accuracy_on_the_axis_is_negative():
+    scores = [0.934, *[0.0] * 11]
+    figure = plots_search.parallel_coordinates(SPACE, SETTINGS, scores, 0, "diverged")
+    assert {"0.00%", "93.40%"} <= texts(figure.axes[0])
+    assert not any(text.startswith("-") for text in texts(figure.axes[0]))
+
+
 def test_ticks_of_ranges_are_plain_numbers():
     wide = space.parse(["batch_size=32:256", "clip_norm=log:1:256"])
     settings = [space.draw(wide, 0, index) for index in range(3)]
@@ -58,6 +79,13 @@ def test_rungs_has_a_panel_for_each_and_says_what_it_leaves_out():
     assert texts(figure.axes[0]) == {"1 above"} and not texts(figure.axes[1])
     (line,) = (x for x in figure.axes[1].lines if x.get_label() == "the best")
     assert np.all(line.get_ydata() > 0)  # no mistakes at all have a place too
+
+
+def test_a_rung_of_one_epoch_has_its_place_and_the_best_a_mark():
+    (ax,) = plots_search.rungs([[[0.9], [0.8]]], [0.9], "title").axes
+    assert ax.get_xlim() == (0.5, 1.5)
+    assert {1} == {tick for tick in ax.get_xticks() if 0.5 <= tick <= 1.5}
+    assert ax.lines[-1].get_label() == "the best" and ax.lines[-1].get_marker() == "o"
 
 
 def test_ablation_has_every_seed():
