@@ -69,6 +69,7 @@ def figures(found: Findings) -> dict[str, Figure]:
     """All figures, by name."""
     curved = [row for row in found.rows if isinstance(row.verdict, NotConvex)]
     by_name = {row.name: row for row in found.rows}
+    images = "; ".join(dict.fromkeys(one.data for one in found.spectra))
     return {
         "witnesses": plots.segments(
             [table.segment(row) for row in curved],
@@ -84,7 +85,7 @@ def figures(found: Findings) -> dict[str, Figure]:
         ),
         "spectra": plots.densities(
             [_density(one) for one in found.spectra],
-            "Eigenvalues of the Hessian of the mean cross-entropy",
+            f"Eigenvalues of the Hessian of the mean cross-entropy\n({images})",
         ),
     }
 

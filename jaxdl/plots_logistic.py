@@ -239,6 +239,8 @@ def imbalance(
             ax.minorticks_off()
             plain(ax, grid="both")
         row[0].set_ylabel(name)
+    for ax in grid[-1]:
+        ax.set_xlabel("rare : common examples")
     return _legend(figure, grid[0, 0])
 
 

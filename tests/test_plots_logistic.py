@@ -98,6 +98,12 @@ def test_bands_are_means_with_their_intervals():
     np.testing.assert_allclose([heights.min(), heights.max()], [low.min(), high.max()])
 
 
+def test_imbalance_says_what_its_ratios_are_of():
+    axes = figure("imbalance").axes
+    assert [ax.get_xlabel() for ax in axes] == ["", ""] + ["rare : common examples"] * 2
+    assert [t.get_text() for t in axes[2].get_xticklabels()] == ["1:1", "1:10", "1:100"]
+
+
 def test_distances_are_geometric_means():
     ax = figure("distances").axes[0]
     wanted = scipy.stats.gmean(numbers(3, 5)["cross_entropy"], axis=1)
