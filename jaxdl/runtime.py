@@ -68,6 +68,12 @@ def check() -> None:
     Raises:
         WrongNumbersError: the cure is not in force.
     """
+    import jax
+
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX_PLATFORMS has left it out: nothing is computed there
+        return
     found = last_row_squared_norm()
     if found != 32768.0**2:
         raise WrongNumbersError(
@@ -86,7 +92,8 @@ def start(cache_dir: Path) -> None:
     in `cache_dir` from one run to the next, and runs `check`.
 
     Raises:
-        InputError: the variables are incomplete.
+        InputError: the variables are incomplete, or there is no device of the platform
+            that JAX_PLATFORMS names.
         WrongNumbersError: from `check`.
     """
     import jax
@@ -98,6 +105,14 @@ def start(cache_dir: Path) -> None:
             num_processes=_number("JAX_NUM_PROCESSES"),
             process_id=_number("JAX_PROCESS_ID"),
         )
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # JAX has no words for the first
+        raise InputError(
+            f"JAX finds no device (JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            f"{f': {error}' if str(error) else ''}); install JAX for it, for instance "
+            f"pip install 'jax[cuda13]', or unset JAX_PLATFORMS"
+        ) from error
     ops.enable()
     # Where nothing can be kept, a run only starts later.
     programs = cache_dir / "xla" / processor_digest()

@@ -181,3 +181,30 @@ def test_incomplete_variables_are_an_input_error(
         monkeypatch.setenv(missing, value)
     with pytest.raises(InputError, match=missing):
         runtime.start(tmp_path)
+
+
+def test_a_platform_that_is_not_here_is_one_line() -> None:
+    code = """
+        import pathlib
+        from jaxdl import runtime
+        from jaxdl.errors import InputError
+        try:
+            runtime.start(pathlib.Path("."))
+        except InputError as error:
+            print(error)
+    """
+    said = printed(code, JAX_PLATFORMS="nowhere")
+    assert said.startswith("JAX finds no device (JAX_PLATFORMS=nowhere")
+    assert "\n" not in said
+
+
+def test_without_a_cpu_among_the_platforms_there_is_nothing_to_check(
+    monkeypatch,
+) -> None:
+    import jax
+
+    def none(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    runtime.check.__wrapped__()
