@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from benchmarks import measure, report
 from benchmarks.cases import NETWORKS, Network, Precision
 from experiments import cli
+from jaxdl import runs
 from jaxdl.errors import InputError
 
 T = TypeVar("T", bound="Common")
@@ -24,11 +26,14 @@ class Common:
     """Length of a run, in seconds; at least one repetition."""
     timeout: float = 600.0
     """A rival that does not answer for this long has failed, in seconds."""
-    rivals: tuple[str, ...] = ()
+    rivals: tuple[str, ...] | None = None
     """Who is measured, of those that this command knows.
     Without this option: all that are installed."""
-    out: Path = Path("benchmarks/results")
-    """Folder that gets <command>.json and <command>.png."""
+    out: Path = Path("checkpoints/benchmarks")
+    """Folder that gets <name>.json and <name>.png, in the place of older ones."""
+    name: str | None = None
+    """What they are called.
+    Without this option: as the command."""
 
     @property
     def effort(self) -> measure.Effort:
@@ -40,9 +45,9 @@ class Common:
 class Networks(Common):
     """Which networks."""
 
-    networks: tuple[str, ...] = ()
+    networks: tuple[str, ...] | None = None
     """Networks, as arch or arch/layout: resnet18, resnet50/torchvision.
-    Without this option: all."""
+    arch alone: all its layouts here. Without this option: all."""
     batch_size: tuple[int, ...] = (128,)
     """Images per step."""
     precision: tuple[Precision, ...] = ("float32",)
@@ -56,7 +61,7 @@ class Networks(Common):
         """
         return [
             dataclasses.replace(network, batch=batch, precision=precision)
-            for network in chosen(self.networks)
+            for network in chosen(self.networks or ())
             for precision in self.precision
             for batch in self.batch_size
         ]
@@ -87,10 +92,11 @@ def chosen(names: Sequence[str]) -> list[Network]:
 
 
 def parse(command: str, kind: type[T], description: str) -> T:
-    """Reads the configuration of a command from its command line.
+    """Reads the configuration of a command from its command line; makes its folder.
 
     Raises:
-      InputError: an option is unknown, ill-typed or out of range, or has a value twice.
+      InputError: an option is unknown, ill-typed or out of range, or has a value twice
+        or none at all; or the folder cannot be written to.
     """
     config = cli.parse_plain(f"benchmarks.{command}", kind, description)
     if config.rounds < 1:
@@ -102,21 +108,43 @@ def parse(command: str, kind: type[T], description: str) -> T:
         if batch < 1:
             raise InputError(f"--batch-size must be at least 1, not {batch}")
     for field in dataclasses.fields(config):
-        _refuse_twice(field.name, getattr(config, field.name))
+        values = getattr(config, field.name)
+        if isinstance(values, tuple):
+            _check_list(f"--{field.name.replace('_', '-')}", values)
+    if config.name == "" or set(config.name or "") & set("/\\\0"):
+        raise InputError(f"--name must be a plain file name, not {config.name!r}")
+    _check_folder(config.out)  # before what may take hours is measured
     return config
 
 
-def _refuse_twice(name: str, values: Any) -> None:
+def _check_list(option: str, values: tuple[Any, ...]) -> None:
     """A table has one row for each case, and one column for each rival.
 
     Raises:
-      InputError: a list has a value more than once.
+      InputError: there is no value, or one more than once.
     """
-    if isinstance(values, tuple):
-        for value in values:
-            if values.count(value) > 1:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option}: {value} is given twice; give it once")
+    if not values:
+        raise InputError(f"{option} takes at least one value")
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(f"{option}: {value} is given twice; give it once")
+
+
+def _check_folder(folder: Path) -> None:
+    """Makes a folder where it is missing.
+
+    Raises:
+      InputError: it cannot be made, or no file be written to it.
+    """
+    runs.make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the folder {folder}: {error.strerror}; choose another "
+            f"with --out"
+        ) from error
 
 
 def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -125,7 +153,7 @@ def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
       InputError: a rival that the command does not know, or none is left.
     """
-    for name in config.rivals:
+    for name in config.rivals or ():
         if name not in known:
             raise InputError(
                 f"--rivals knows {', '.join(map(repr, known))} here, not {name!r}"
@@ -136,10 +164,10 @@ def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:
     return present, notes
 
 
-def publish(outcome: report.Report[Any], out: Path) -> None:
+def publish(outcome: report.Report[Any], config: Common) -> None:
     """Prints the table and writes the files."""
     print(report.table(outcome))
-    for path in report.save(outcome, out):
+    for path in report.save(outcome, config.out, config.name or outcome.command):
         print(f"written: {path}", file=sys.stderr)
 
 

@@ -76,7 +76,7 @@ def main() -> None:
             measured=measure.compare("convolution", listed, names, config.effort),
             notes=notes,
         ),
-        config.out,
+        config,
     )
 
 

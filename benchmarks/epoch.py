@@ -36,7 +36,7 @@ class Config(cli.Networks):
     """What is trained, on how many images."""
 
     networks: tuple[str, ...] = ("fnn",)
-    """Networks, as arch or arch/layout."""
+    """Networks, as arch or arch/layout; arch alone: all its layouts here."""
     batch_size: tuple[int, ...] = (64,)
     """Images per step."""
     images: int | None = None
@@ -81,7 +81,7 @@ def main() -> None:
             notes=notes,
             against=AGAINST,
         ),
-        config.out,
+        config,
     )
 
 

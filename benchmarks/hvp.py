@@ -53,7 +53,7 @@ def main() -> None:
                 "best flax": "flax",
             },
         ),
-        config.out,
+        config,
     )
 
 

@@ -33,7 +33,7 @@ def main() -> None:
             measured=measure.compare("inference", listed, names, config.effort),
             notes=notes,
         ),
-        config.out,
+        config,
     )
 
 

@@ -34,7 +34,7 @@ def main() -> None:
             more_is_better=False,
             notes=notes,
         ),
-        config.out,
+        config,
     )
 
 

@@ -149,14 +149,13 @@ def _rivals(report: Report[Any]) -> list[str]:
     return list(dict.fromkeys(one.rival for one in report.measured))
 
 
-def save(report: Report[Any], folder: Path) -> list[Path]:
-    """Writes the JSON and the picture.
+def save(report: Report[Any], folder: Path, name: str) -> list[Path]:
+    """Writes the JSON and the picture, of that name, into a folder that is there.
 
     Returns:
       Their paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{report.command}.{kind}" for kind in ("json", "png")]
+    paths = [folder / f"{name}.{kind}" for kind in ("json", "png")]
     results = [
         {
             "case": cases.to_record(one.case),

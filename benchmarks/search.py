@@ -61,7 +61,7 @@ def main() -> None:
             against={"best torch": "torch"},
             columns={"parameters": lambda one: f"{one.parameters or 0:,}"},
         ),
-        config.out,
+        config,
     )
 
 

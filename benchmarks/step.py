@@ -8,6 +8,7 @@ Examples:
     python -m benchmarks.step --networks resnet18 vgg16_bn --rivals jaxdl "torch nhwc"
     python -m benchmarks.step --networks lenet5 --batch-size 1 16 128 512
     python -m benchmarks.step --precision float32 bfloat16 --rounds 3
+    python -m benchmarks.step --out=benchmarks/results --name=step-avx2
 """
 
 from benchmarks import cli, measure
@@ -39,7 +40,7 @@ def main() -> None:
             notes=notes,
             columns={f"{names[0]}: useful FLOP/s : matrix product's": useful},
         ),
-        config.out,
+        config,
     )
 
 

@@ -2,6 +2,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,21 +67,51 @@ def test_help_loads_neither_jax_nor_torch():
         ("conv", ["--layers", "8,3,3,1", "8,3,3,1"], "--layers: 8,3,3,1 is given"),
         ("search", ["--hidden", "8", "8"], "--hidden: 8 is given twice"),
         ("search", ["--hidden", "8,x"], "--hidden takes sizes such as 512,256"),
+        ("step", ["--batch-size"], "--batch-size takes at least one value"),
+        ("memory", ["--networks"], "--networks takes at least one value"),
+        ("inference", ["--rivals"], "--rivals takes at least one value"),
+        ("conv", ["--layers"], "--layers takes at least one value"),
+        ("epoch", ["--precision"], "--precision takes at least one value"),
+        ("step", ["--name=a/b"], "--name must be a plain file name, not 'a/b'"),
+        ("step", ["--name="], "--name must be a plain file name, not ''"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(call, command, args, said):
-    code, out, err = call(command, *args)
+def test_bad_input_is_one_line_and_code_2(call, tmp_path, command, args, said):
+    code, out, err = call(command, f"--out={tmp_path}", *args)
     assert code == 2 and out == ""
     assert err.count("\n") == 1 and said in err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_of_no_use_is_told_before_measuring(call, tmp_path, command):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", "/proc"):
+        code, out, err = call(command, f"--out={folder}")
+        assert code == 2 and out == ""
+        assert err.count("\n") == 1 and "choose another with --out" in err
+
+
+def test_records_of_the_repository_are_written_only_where_asked(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["step"])
+    config = cli.parse("step", cli.Networks, "")
+    assert (config.out, config.name) == (Path("checkpoints/benchmarks"), None)
+    assert (tmp_path / config.out).is_dir() and not any(config.out.iterdir())
+
+
+def test_an_architecture_alone_is_all_its_layouts():
+    names = [network.name for network in cli.chosen(["resnet18", "lenet5"])]
+    assert names == ["lenet5", "resnet18/torchvision", "resnet18/small"]
+
+
 def test_a_step_is_measured_whole(call, tmp_path):
     args = ["--rounds=1", "--seconds=0.01", "--networks", "fnn", "--batch-size", "4"]
-    rivals = ["--rivals", "jaxdl", "flax"]
-    code, out, err = call("step", *args, *rivals, "--out", tmp_path)
+    args += ["--rivals", "jaxdl", "flax", "--out", tmp_path / "new", "--name=here"]
+    code, out, err = call("step", *args)
     assert code == 0, err
     assert "fnn, batch 4" in out and "jaxdl : best flax" in out and "GFLOP/s" in out
-    results = json.loads((tmp_path / "step.json").read_text())["results"]
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"here.json", "here.png"}
+    results = json.loads((tmp_path / "new" / "here.json").read_text())["results"]
     assert [r["rival"] for r in results] == ["jaxdl", "flax"]
     assert all(r["parameters"] == 535_818 and r["seconds"][0] > 0 for r in results)
 

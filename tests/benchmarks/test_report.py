@@ -48,7 +48,8 @@ def test_the_table_says_where_with_what_and_why_not():
 
 
 def test_files(tmp_path):
-    paths = report.save(outcome(), tmp_path / "new" / "folder")
+    paths = report.save(outcome(), tmp_path, "step-here")
+    assert [path.name for path in paths] == ["step-here.json", "step-here.png"]
     stored = json.loads(paths[0].read_text())
     assert stored["results"][0]["seconds"] == [1.0, 0.5, 1.0]
     assert stored["results"][0]["figures"] == [100, 200, 100]
