@@ -37,7 +37,9 @@ class Report(Generic[C]):
     """Whether a larger figure wins."""
     notes: Sequence[str] = ()
     """Lines below the table."""
-    against: Mapping[str, str] = dataclasses.field(default_factory=lambda: AGAINST)
+    against: Mapping[str, str | tuple[str, ...]] = dataclasses.field(
+        default_factory=lambda: AGAINST
+    )
     """With whom ours are compared: title of a column, and how the names of the rivals
     begin of whom the best counts."""
     columns: Mapping[str, Callable[[Measured[C]], str]] = dataclasses.field(
@@ -200,7 +202,7 @@ def _draw(report: Report[Any], path: Path) -> None:
             ],
             fmt="o" if name in OURS else "s",
             markersize=5,
-            color=COLOURS[i % len(COLOURS)],
+            color=colour(name),
             label=name,
         )
     medians = [report.median(one) for one in report.measured if one.seconds]
@@ -220,17 +222,50 @@ def _draw(report: Report[Any], path: Path) -> None:
     ax.set_xlabel(report.unit + ("" if report.more_is_better else " (less is better)"))
     said = header(report)
     ax.set_title(
-        f"{report.command}: {said['cpu']}, {said['cores']} cores", fontsize="small"
+        f"{report.command}: {said['cpu']}, {said['cores']} cores\n{said['data']}",
+        fontsize="small",
     )
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     plots.save(figure, path)
 
 
-COLOURS = (
-    *("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7"),
-    *("#595959", "#999999", "#009E73", "#F0E442"),
-)
-"""Okabe's and Ito's, as in `jaxdl.plots`."""
+_FAMILIES = {
+    # jaxdl's own: blues.
+    "#0072B2": ("jaxdl", "jaxdl spread"),
+    "#56B4E9": ("jaxdl pure", "jaxdl vmap"),
+    "#003B5C": ("jaxdl without input",),
+    # PyTorch, and what is built on it: oranges and browns.
+    "#E69F00": ("torch", "torch nchw", "torch memory nchw", "torch func"),
+    "#D55E00": (
+        "torch fused",
+        "torch nhwc",
+        "torch memory nhwc",
+        "torch double backward",
+    ),
+    "#8C2D04": (
+        "torch 1 thread",
+        "torch compile",
+        "torch loader 0",
+        "torch func compiled",
+    ),
+    "#F3C98B": ("torch loader 2", "curvlinops"),
+    "#4D1A00": ("torchvision loader 0", "pyhessian"),
+    "#B58863": ("torchvision loader 2",),
+    # Flax: greens. Keras.
+    "#009E73": ("flax",),
+    "#7BCCB0": ("flax+cure",),
+    "#CC79A7": ("keras",),
+    "#595959": ("products alone",),  # nobody's: a bound
+}
+_COLOURS = {name: colour for colour, names in _FAMILIES.items() for name in names}
+
+
+def colour(rival: str) -> str:
+    """Of a rival, the same in all figures; grey if it is not known.
+
+    Okabe's and Ito's, as in `jaxdl.plots`, with other shades of them.
+    """
+    return _COLOURS.get(rival, "#999999")
 
 
 def _spread(values: Sequence[float]) -> str:

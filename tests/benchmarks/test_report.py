@@ -1,8 +1,9 @@
+import dataclasses
 import json
 
 import pytest
 
-from benchmarks import report
+from benchmarks import measure, report
 from benchmarks.cases import Network
 from benchmarks.measure import Measured
 from benchmarks.report import Report
@@ -37,6 +38,44 @@ def test_ratios_are_by_round_and_against_the_best(more_is_better):
     cells = [cell.strip() for cell in ratios.strip("|").split("|")]
     # Against nchw, whose median is better, though nhwc was once the fastest.
     assert cells == ["lenet5, batch 100", "2 [2, 4]", "10 [10, 20]"]
+
+
+def test_the_best_of_several_names_counts():
+    both = dataclasses.replace(outcome(), against={"all": ("flax", "torch n")})
+    ratios = report.table(both).partition("| times better")[2].splitlines()
+    assert ratios[0].split(" | ")[1].strip(" |") == "jaxdl : all"
+    assert ratios[2].strip("| ").split(" | ")[1] == "2 [2, 4]"
+
+
+@pytest.mark.parametrize(
+    "rivals",
+    [
+        measure.RIVALS,
+        measure.EPOCH_RIVALS,
+        measure.HVP_RIVALS,
+        measure.SEARCH_RIVALS,
+    ],
+)
+def test_every_rival_has_a_colour_of_its_own(rivals):
+    colours = {report.colour(name) for name in rivals}
+    assert len(colours) == len(rivals) and report.colour("unknown") not in colours
+
+
+def test_pictures_name_the_data_and_a_rival_keeps_its_colour(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("jaxdl.plots.save", lambda figure, _: drawn.append(figure))
+    report.save(outcome(), tmp_path, "all")
+    fewer = [one for one in outcome().measured if one.rival != "jaxdl"]
+    report.save(dataclasses.replace(outcome(), measured=fewer), tmp_path, "fewer")
+    found = [
+        {
+            bars.get_label(): bars.lines[0].get_color()
+            for bars in figure.axes[0].containers
+        }
+        for figure in drawn
+    ]
+    assert all("synthetic" in figure.axes[0].get_title() for figure in drawn)
+    assert len(found[1]) == 4 and found[1].items() < found[0].items()
 
 
 def test_the_table_says_where_with_what_and_why_not():
