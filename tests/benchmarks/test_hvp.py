@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from benchmarks import cases, cli, hvp
+from benchmarks import cases, cli, hvp, measure
 
 
 def test_ways_of_torch_agree():
@@ -28,6 +28,11 @@ def test_ways_of_torch_agree():
     for name, product in found.items():
         for ours, theirs in zip(product, reference, strict=True):
             torch.testing.assert_close(ours, theirs, msg=name)
+
+
+def test_all_that_is_built_on_torch_counts_as_it():
+    built = [n for n, rival in measure.HVP_RIVALS.items() if rival.backend == "torch"]
+    assert built and all(name.startswith(hvp.TORCH) for name in built)
 
 
 def test_a_product_is_measured_whole(monkeypatch, capsys, tmp_path):
