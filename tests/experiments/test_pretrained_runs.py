@@ -28,7 +28,7 @@ def exported(svhn_run, runs_dir, invoke):
         steps, size = 810 // 50, path.stat().st_size / 1e6
         assert done.out.splitlines() == [
             f"Wrote lenet5 of step {steps} (best), trained on synthetic_svhn, to "
-            f"{path}: 10 arrays, {size:.1f} MB",
+            f"{path}: {size:.1f} MB",
             f"Start from it with --arch=lenet5 --pretrained={path}",
         ]
     return path
