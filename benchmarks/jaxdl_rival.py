@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-import jaxdl  # noqa: F401  (arms the cure before JAX starts)
+import jaxdl
 
 # isort: split
 import jax
@@ -33,13 +33,18 @@ from jaxdl.data import augment
 from jaxdl.data.batches import Batch, Layout, epoch_order
 from jaxdl.data.sources import Split
 from jaxdl.models import cost, registry
+from jaxdl.ops import engine
 from jaxdl.search import programs
 from jaxdl.training import optim, parallel, state, steps
 from jaxdl.training.epoch import Examples, compile_resident
 
 ops.enable()  # reads JAXDL_ENGINE, by which "jaxdl pure" differs
 
-versions = flax_rival.versions
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and by which engine."""
+    ours = {f"{engine.current()} engine of jaxdl": jaxdl.__version__}
+    return flax_rival.versions() | ours
 
 
 def convolution(case: Convolution) -> Prepared:

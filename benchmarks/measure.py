@@ -46,7 +46,7 @@ C = TypeVar("C", bound=Case)
 
 _TORCH = ("torch", "torchvision")
 RIVALS = {
-    "jaxdl": Rival("jaxdl", ()),
+    "jaxdl": Rival("jaxdl", (), environment={"JAXDL_ENGINE": "native"}),
     "jaxdl pure": Rival("jaxdl", (), environment={"JAXDL_ENGINE": "pure"}),
     "torch nchw": Rival("torch", _TORCH, {"channels_last": False}),
     "torch nhwc": Rival("torch", _TORCH, {"channels_last": True}),
@@ -60,7 +60,9 @@ the same with jaxdl's cure for wrong numbers."""
 
 EPOCH_RIVALS = {
     **{name: RIVALS[name] for name in ("jaxdl", "jaxdl pure")},
-    "jaxdl without input": Rival("jaxdl", (), {"resident": False}),
+    "jaxdl without input": dataclasses.replace(
+        RIVALS["jaxdl"], options={"resident": False}
+    ),
     "torch memory nchw": RIVALS["torch nchw"],
     "torch memory nhwc": RIVALS["torch nhwc"],
     **{
@@ -186,6 +188,8 @@ class Worker:
                 + self._rival.flags.split()
             ),
             "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+            "JAX_PLATFORMS": "cpu",  # as all of PyTorch's are, GPU or not
             **self._rival.environment,
         }
         command = ["-m", "benchmarks.worker", self._rival.backend]

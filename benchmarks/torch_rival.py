@@ -6,7 +6,6 @@ That is fused, one pass over each parameter, where the default takes several.
 import contextlib
 import importlib
 import itertools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,8 +31,9 @@ from benchmarks.cases import (
     Search,
 )
 from benchmarks.worker import Prepared
+from jaxdl import runtime
 
-torch.set_num_threads(len(os.sched_getaffinity(0)))
+torch.set_num_threads(runtime.cores())
 torch.manual_seed(0)
 
 
@@ -294,7 +294,7 @@ def _products(case: Search) -> Prepared:
         return result[0, 0].item()
 
     pool = ThreadPoolExecutor(
-        len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,)
+        runtime.cores(), initializer=torch.set_num_threads, initargs=(1,)
     )
 
     def run(count: int) -> float:

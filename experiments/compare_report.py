@@ -94,9 +94,17 @@ def _answer(table: Sequence[Row]) -> str:
         lines.append(
             f"**Answer.** Test accuracy on {_data(some[0])}, best first: {order}."
         )
-    if not all(compare_table.real(row.data) for row in table):
+    drawn = dict.fromkeys(
+        _data(row) for row in table if not compare_table.real(row.data)
+    )
+    if drawn:
+        which = (
+            "These"
+            if len(drawn) == len(lines) - 1
+            else f"Those on {' and '.join(drawn)}"
+        )
         lines.append(
-            "**These are not results on SVHN.** "
+            f"**{which} are not results on SVHN.** "
             + (_SYNTHETIC if any(row.data == "synthetic_svhn" for row in table) else "")
             + "A row compares with other rows of the same data, and *not* with the "
             "last column, the assignment's, which is of SVHN's photographs."
@@ -151,12 +159,17 @@ def _figures_text(table: Sequence[Row]) -> str | None:
         "at the end of each run, and lengths differ, so curves compare at their ends.",
         "## What is taken for what",
     ]
-    chosen = [table[0], table[-1]] if len(table) > 1 else [table[0]]
-    for row, which in zip(chosen, ("best", "worst"), strict=False):
-        path = f"{row.first.folder.name}/figures/confusion.png"
-        if (row.first.folder / "figures" / "confusion.png").exists():
-            what = f"{_name(row)}, seed {row.seeds[0]}"
-            parts.append(f"The {which} row, {what}:\n\n![Confusion of {what}]({path})")
+    for data in dict.fromkeys(row.data for row in table):
+        some = [row for row in table if row.data == data]
+        chosen = (
+            {"best": some[0], "worst": some[-1]} if len(some) > 1 else {"": some[0]}
+        )
+        for which, row in chosen.items():
+            path = f"{row.first.folder.name}/figures/confusion.png"
+            if (row.first.folder / "figures" / "confusion.png").exists():
+                what = f"{_name(row)}, seed {row.seeds[0]}"
+                start = " ".join(filter(None, ("The", which, "row on", _data(row))))
+                parts.append(f"{start}, {what}:\n\n![Confusion of {what}]({path})")
     return "\n\n".join(parts)
 
 

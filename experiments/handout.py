@@ -70,8 +70,9 @@ def plain(text: str) -> str:
 
 
 def share(effect: Effect) -> str:
-    """A share and its interval in per cent, as 98.20% [98.00%, 98.40%]."""
-    return f"{effect.mean:.2%} [{effect.low:.2%}, {effect.high:.2%}]"
+    """A share and its interval, within 0 and 1, as 98.20% [98.00%, 98.40%]."""
+    low, high = max(0.0, effect.low), min(1.0, effect.high)
+    return f"{effect.mean:.2%} [{low:.2%}, {high:.2%}]"
 
 
 def points(effect: Effect, *, sign: bool = True) -> str:

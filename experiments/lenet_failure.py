@@ -3,7 +3,7 @@ r"""Q4, 34.67: which settings make LeNet-5 fail on SVHN as the assignment report
 Examples:
     python -m experiments.lenet_failure
     python -m experiments.lenet_failure --raw-dir=DIR --seeds 0 1 2 3 4
-    python -m experiments.lenet_failure --images=10000 --epochs=1 --name=short
+    python -m experiments.lenet_failure --images=20000 --epochs=1 --name=short
 
 The assignment has 34.67 % for LeNet-5, where the larger networks have 92 to 95 %. The
 same network is trained here under settings that could explain it, one fault at a time:

@@ -102,8 +102,8 @@ def load(config: Config) -> Dataset:
     """The data, cut to the images that are asked for.
 
     Raises:
-      InputError: it cannot be had, the images are not such as SVHN's, or fewer are
-        asked for than each setting needs.
+      InputError: it cannot be had, the images are not such as SVHN's, or fewer, or
+        fewer epochs, are asked for than each setting needs.
     """
     dataset = sources.load(
         config.dataset,
@@ -125,6 +125,13 @@ def load(config: Config) -> Dataset:
             f"the setting without zeros, not {config.images}"
         )
     cut = Split(train.images[: config.images], train.labels[: config.images])
+    most = max(setting.steps or 0 for setting in SETTINGS)
+    if (total := len(cut.labels) // BATCH * config.epochs) <= most:
+        raise InputError(
+            f"--images and --epochs must make more than {most} steps, after which a "
+            f"setting stops, not {total}: {len(cut.labels):,} images in batches of "
+            f"{BATCH} for {config.epochs} epochs"
+        )
     return dataclasses.replace(dataset, train=cut)
 
 

@@ -291,14 +291,14 @@ def imbalance(claim: Claim) -> Section:
         for name in names
         for loss in LOSSES
     )
-    text = f"""One rare example (class 1) for 1 to {rarest:,} common ones; the rarer,
-the fewer there are of them. Real: the eights of MNIST's embedded part against all other
-digits, averaged to 4x4 pixels. Generated: two normal distributions in 5 dimensions,
-their means 2 deviations apart. Both losses are fitted exactly, each with the penalty
-that its own loss chooses on the validation examples of the seed: plainly, with the
-threshold at 1/2 or moved to the share of the rare class; or with class weights that
-give both classes the same mass. PR-AUC (average precision) is taken at the ratio of the
-training data.
+    text = f"""One rare example (class 1) for 1 to {rarest:,} common ones; as many of
+them as the table says, fewer where common ones would not suffice. Real: the eights of
+MNIST's embedded part against all other digits, averaged to 4x4 pixels. Generated: two
+normal distributions in 5 dimensions, their means 2 deviations apart. Both losses are
+fitted exactly, each with the penalty that its own loss chooses on the validation
+examples of the seed: plainly, with the threshold at 1/2 or moved to the share of the
+rare class; or with class weights that give both classes the same mass. PR-AUC (average
+precision) is taken at the ratio of the training data.
 
 Neither loss knows that the rare class matters more. At 1:{rarest:,} and the threshold
 of 1/2, the share of the rare examples that is found: {recalls}. So is cross-entropy
@@ -308,7 +308,8 @@ more robust? By measure, over both data sets and the ratios from 1:{ratios[1]} o
 
 ![Measures over the ratio](figures/imbalance.png)
 
-*Means over the seeds with their 95 % intervals.*
+*Means over the seeds with their 95 % intervals, not enlarged for the overlap of their
+splits, as those of the verdicts are.*
 
 {levels}"""
     return text, {"imbalance": plots_logistic.imbalance(ratios, panels)}

@@ -16,7 +16,7 @@ one of `BATCHES` batches has none; where they are many torch has as many.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +138,7 @@ def in_float32(one: Subject, size: int) -> Float32:
         )
         if off <= max(FLOAT32, TIMES_TORCH * off_of_torch):
             break
-    worst = [max(each) for each in zip(*single, strict=True)]
+    worst = [_worst(each) for each in zip(*single, strict=True)]
     logits, loss, _, batch_stats = worst
     return Float32(logits, loss, batch_stats, off, off_of_torch, len(single))
 
@@ -164,7 +164,7 @@ def after_steps(
     with jax.enable_x64(True):
         module, start = _module(one, "float64"), _double(one.variables)
         ours = descend(module, start, x, labels, config)
-        return max(_differences(ours, theirs))
+        return _worst(_differences(ours, theirs))
 
 
 def faults(result: Single | Float32 | float) -> list[str]:
@@ -261,13 +261,15 @@ def difference(
     pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
     sizes = [size(b) for _, b in pairs]
     floor = 1e-3 * max(sizes, default=0.0)
-    return max(
-        (
-            size(np.subtract(a, b, dtype=np.float64)) / max(known, floor)
-            for (a, b), known in zip(pairs, sizes, strict=True)
-        ),
-        default=0.0,
+    return _worst(
+        size(np.subtract(a, b, dtype=np.float64)) / max(known, floor)
+        for (a, b), known in zip(pairs, sizes, strict=True)
     )
+
+
+def _worst(differences: Iterable[float]) -> float:
+    """The largest; NaN if there is one, which Python's `max` would pass over."""
+    return float(np.max([*differences], initial=0.0))
 
 
 def _differences(ours: Any, theirs: Any) -> Iterator[float]:

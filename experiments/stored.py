@@ -1,4 +1,4 @@
-"""A finished run, read back from its directory: for `evaluate` and `predict`."""
+"""A finished run, read back from its directory: weights, data and all."""
 
 import math
 from pathlib import Path

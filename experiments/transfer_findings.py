@@ -72,6 +72,15 @@ class Findings(NamedTuple):
         """The arms that start from the source."""
         return [arm for arm in self.config.arms if arm != "scratch"]
 
+    def best(self, labels: int) -> str:
+        """The arm from the source that is best on the validation images."""
+
+        def accuracy(arm: str) -> float:
+            ends = [result.curve[-1] for result in self.of(arm, labels)]
+            return float(np.mean([end.accuracy for end in ends]))
+
+        return max(self.others, key=accuracy)
+
     def difference(self, arm: str, labels: int) -> Effect:
         """Accuracy less that from scratch, seed by seed."""
         place = self.labels.index(labels)

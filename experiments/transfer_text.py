@@ -27,13 +27,9 @@ def text(found: Findings) -> str:
 
 
 def _answer(found: Findings) -> str:
-    best = {
-        labels: max(found.others, key=lambda arm: found.difference(arm, labels).mean)
-        for labels in found.labels
-    }
     said = []
     for labels in found.labels:
-        arm, place = best[labels], found.labels.index(labels)
+        arm, place = found.best(labels), found.labels.index(labels)
         gain = found.difference(arm, labels)
         own = found.accuracies(arm)[place].mean()
         scratch = found.accuracies("scratch")[place].mean()
@@ -47,18 +43,25 @@ def _answer(found: Findings) -> str:
             f"- with {labels:,} labels **{own:.2%}** ({ARMS[arm].title}) against "
             f"**{scratch:.2%}** from scratch: {handout.points(gain)} points, {shown}"
         )
+    unknown = found.origin.dataset.startswith("unknown")
+    weights = found.source if unknown else f"weights trained on {found.source}"
     lines = [
         f"# Transfer with few labels: {found.source} to {found.dataset.name}",
-        f"**Question.** What do weights trained on {found.source} bring to "
+        f"**Question.** What do {weights} bring to "
         f"{found.dataset.name}, where few images are labelled, against the same "
         f"network from scratch?",
         f"**Answer.** On the {len(found.dataset.test.labels):,} test images, means "
-        f"over {len(found.config.seeds)} seeds, by the best way to fine-tune:",
+        f"over {len(found.config.seeds)} seeds"
+        + (
+            ", by the way to fine-tune that is best on the validation images:"
+            if len(found.others) > 1
+            else ":"
+        ),
         "\n".join(said),
         "Brackets are 95 % intervals of the paired difference. " + _worth(found),
         "![Test error against labels](figures/errors.png)",
         "Means over the seeds with 95 % intervals (Student's); both axes are "
-        "logarithmic.",
+        "logarithmic, so that an interval down to 0 is cut off below.",
     ]
     if found.origin.dataset == "synthetic_svhn":
         lines.insert(
@@ -76,8 +79,7 @@ def _worth(found: Findings) -> str:
     said = []
     fewest = found.labels[0]
     scratch = found.accuracies("scratch").mean(1)
-    arm = max(found.others, key=lambda arm: found.accuracies(arm)[0].mean())
-    reached = found.accuracies(arm)[0].mean()
+    reached = found.accuracies(found.best(fewest))[0].mean()
     below = [
         n for n, mean in zip(found.labels, scratch, strict=True) if mean <= reached
     ]
@@ -85,8 +87,8 @@ def _worth(found: Findings) -> str:
         most = below[-1]
         mean = scratch[found.labels.index(most)]
         said.append(
-            f"Transfer with {fewest:,} labels ({reached:.2%}) does at least as well as "
-            f"training from scratch with {most:,} ({mean:.2%})."
+            f"Transfer with {fewest:,} labels ({reached:.2%}) does on average at least "
+            f"as well as training from scratch with {most:,} ({mean:.2%})."
         )
     if found.untouched is not None:
         above = [
@@ -254,13 +256,13 @@ def _method(found: Findings) -> str:
             f"validation set serve for the choice of rates and the learning curves: "
             f"more than one would set apart from 100 labels, so that no arm suffers "
             f"from an unlucky choice. The test set is read by finished networks, from "
-            f"which nothing is chosen; that the answer names the best of "
-            f"{len(found.others)} ways to fine-tune is a choice of that kind, and the "
-            f"table has all of them.",
+            f"which nothing is chosen; the answer names the way to fine-tune that the "
+            f"validation images prefer, and the table has all of them.",
             handout.provenance(
                 handout.anew("transfer", found.config), data, found.seconds
             )
-            + f" All {found.trainings} trainings took {spent:.0f} s, over all sessions "
-            f"of the study, without that of the source.",
+            + f" That is the last session. All {found.trainings} trainings took "
+            f"{spent:.0f} s, over all sessions of the study, without that of the "
+            f"source.",
         ]
     )

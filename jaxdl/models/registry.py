@@ -281,9 +281,10 @@ def build(
 ) -> nn.Module:
     """The Flax module of an architecture.
 
-    It is called as `module.apply(variables, x, train=bool, rngs={"dropout": key},
-    mutable=["batch_stats"])` with `x` float [N, H, W, C], and returns logits, float32
-    [N, num_classes]. Collections: "params", and "batch_stats" if it has batch norm.
+    It is called as `module.apply(variables, x, train=bool, rngs={"dropout": key})` with
+    `x` float [N, H, W, C], and returns logits, float32 [N, num_classes]. Collections:
+    "params", and "batch_stats" if it has batch norm: in training it is asked for by
+    `mutable=["batch_stats"]`, and returned beside the logits, as Flax does.
 
     Args:
         name: Architecture; see `names`.

@@ -103,6 +103,18 @@ def test_other_settings_are_named_and_not_mixed_in(copy, tmp_path, invoke):
     assert "--seeds 0 " in below and "--seeds 1 " not in below  # that is refused
 
 
+def test_what_is_svhns_is_not_called_synthetic_beside_what_is(copy, tmp_path, invoke):
+    path = copy / "lenet5-seed1" / "result.json"
+    result = json.loads(path.read_text())
+    result["dataset"]["name"] = "svhn_cropped"
+    path.write_text(json.dumps(result))
+    assert invoke("compare", "--table-only", f"--out={tmp_path}").code == 0
+    text = table(copy)
+    assert "**Those on synthetic_svhn (synthetic) are not results on SVHN.**" in text
+    for data in ("svhn_cropped", "synthetic_svhn (synthetic)"):
+        assert f"The row on {data}, LeNet-5, seed" in text
+
+
 def test_a_failed_entry_stops_no_other_and_the_table_says_why(copy, tmp_path, invoke):
     for name in ("lenet5-seed0", "lenet5-seed1"):
         (copy / name / "result.json").unlink()

@@ -68,6 +68,8 @@ def test_verdicts():
 
     assert verdict(0.30, 0.38) == "about 34.67"
     assert verdict(0.2, 0.8) == "undecided"
+    assert verdict(0.10, 0.20, 0.75) == "undecided"  # the mean is there, no seed is
+    assert verdict(0.385, 0.41, 0.435) == "undecided"  # "above" by its mean alone
     assert verdict(0.19, 0.20) == "below" and verdict(0.80, 0.81) == "above"
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch_reference as reference
 
@@ -54,6 +55,13 @@ def test_help_loads_neither_jax_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_difference_that_is_no_number_is_the_largest():
+    ones, spoilt = np.ones(3), np.array([1.0, np.nan, 1.0])
+    for place in ("a", "b"):
+        ours = {"a": ones, "b": ones} | {place: spoilt}
+        assert np.isnan(parity_measure.difference(ours, {"a": ones, "b": ones}))
 
 
 def test_faults_name_what_is_beyond_its_tolerance():
