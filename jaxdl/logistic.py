@@ -276,7 +276,8 @@ def fit(
     be lower ones.
 
     Args:
-      features: [N, D], finite numbers.
+      features: [N, D], finite numbers, of a size near 1: the gradient, which grows with
+        them, is driven below 1e-10.
       labels: [N], each 0 or 1, both present.
       loss: its name.
       l2: strength of the penalty, 0 or more; scikit-learn's C is 1 / (N l2).
@@ -316,5 +317,13 @@ def fit(
         raise InputError(
             f"no optimum was found: after {end.iterations} steps the gradient is still "
             f"{end.slope:.1e}; scale the features, or give a larger l2 than {l2:g}"
+        )
+    # Its loss has flat ends, lower the further one goes, beside classes that no plane
+    # separates as well.
+    if loss == "mse" and not end.curvature > 1e-9:
+        raise InputError(
+            f"no minimum was found: where the gradient ends the loss is flat (least "
+            f"curvature {end.curvature:.1e}); scale the features, or give a larger l2 "
+            f"than {l2:g}"
         )
     return end
