@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxdl.errors import InputError
@@ -169,10 +169,11 @@ def _problem(arch: Arch, option: str, value: Any) -> str | None:
     known = isinstance(value, int | float)  # a traced number was checked before
     if option == "dropout" and known and not 0 <= value < 1:
         return "must be at least 0 and less than 1"
-    if option == "hidden" and not all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value
+    if option == "hidden" and not (
+        isinstance(value, Sequence)
+        and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value)
     ):
-        return "must be whole numbers of at least 1"
+        return "must be whole numbers of at least 1, as in (512, 256)"
     if option == "activation" and value not in _ACTIVATIONS:
         return f"must be one of {', '.join(_ACTIVATIONS)}"
     if option == "layout" and value not in arch.layouts:
