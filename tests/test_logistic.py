@@ -329,7 +329,7 @@ def test_a_loss_that_falls_for_ever_has_no_minimum():
     """No plane separates these, and yet longer weights give less squared error."""
     x = np.array([-1.0] * 10 + [1.0] * 10 + [10.0])[:, None]
     y = np.array([0] * 10 + [1] * 10 + [0])
-    with pytest.raises(InputError, match="no minimum was found: .* is flat"):
+    with pytest.raises(InputError, match=r"no minimum was found: .* is flat"):
         logistic.fit(x, y, "mse")
     assert logistic.fit(x, y, "mse", l2=0.01).curvature > 1e-9
     assert logistic.fit(x, y, "cross_entropy").slope < 1e-9
