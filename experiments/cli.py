@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 RESUMES = "a run that had begun can go on with --resume"
 """What `run_or_exit` says of the experiments that have that option."""
+REPEATS = "the same command goes on from what is done"
+"""What it says of those that take their own records up."""
 FREE = ("out", "raw_dir", "cache_dir", "name", "resume")
 """Settings of a study that may change when it goes on: where data and results lie, and
 which study it is."""

@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run_or_exit(main, stopped="the same command goes on from what is done")
+    cli.run_or_exit(main, stopped=cli.REPEATS)

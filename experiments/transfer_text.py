@@ -43,8 +43,8 @@ def _answer(found: Findings) -> str:
             f"- with {labels:,} labels **{own:.2%}** ({ARMS[arm].title}) against "
             f"**{scratch:.2%}** from scratch: {handout.points(gain)} points, {shown}"
         )
-    unknown = found.origin.dataset.startswith("unknown")
-    weights = found.source if unknown else f"weights trained on {found.source}"
+    on_data = found.source == found.origin.dataset  # and not the weights of a file
+    weights = f"weights trained on {found.source}" if on_data else found.source
     lines = [
         f"# Transfer with few labels: {found.source} to {found.dataset.name}",
         f"**Question.** What do {weights} bring to "

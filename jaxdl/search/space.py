@@ -73,15 +73,6 @@ class Range:
 
 
 Domain = Choice | Range
-
-
-def ends(domain: Domain) -> tuple[Value, ...]:
-    """All values of a choice; the least and the largest of a range."""
-    if isinstance(domain, Choice):
-        return domain.values
-    return domain.at(0.0), domain.at(1.0)
-
-
 MOST = 10_000
 """Values of a range, and combinations of a grid: no study comes to the end of more."""
 Space = dict[str, Domain]
@@ -159,6 +150,13 @@ def applied(config: Config, settings: Mapping[str, Value]) -> Config:
     return config
 
 
+def ends(domain: Domain) -> tuple[Value, ...]:
+    """All values of a choice; the least and the largest of a range."""
+    if isinstance(domain, Choice):
+        return domain.values
+    return domain.at(0.0), domain.at(1.0)
+
+
 def grid(space: Space) -> list[Settings]:
     """All combinations, the last field changing fastest.
 
@@ -172,8 +170,8 @@ def grid(space: Space) -> list[Settings]:
                 f"--space: a grid needs single values of {name}: list them, or add "
                 f"their number, as in {name}={written(domain)}:5"
             )
-    choices = [d.values for d in space.values() if isinstance(d, Choice)]
-    if (count := math.prod(map(len, choices))) > MOST:
+    choices = [ends(domain) for domain in space.values()]
+    if (count := _count(space)) > MOST:
         raise InputError(
             f"--space: a grid may have {MOST:,} combinations at most, not {count:,}: "
             f"leave values out, or draw some with --sampler=random"
@@ -185,10 +183,13 @@ def grid(space: Space) -> list[Settings]:
 
 def combinations(space: Space) -> int | None:
     """How many there are; None where there is a range, or more than `MOST`."""
-    if not all(isinstance(domain, Choice) for domain in space.values()):
-        return None
-    count = math.prod(len(ends(domain)) for domain in space.values())
-    return count if count <= MOST else None
+    listed = all(isinstance(domain, Choice) for domain in space.values())
+    count = _count(space)
+    return count if listed and count <= MOST else None
+
+
+def _count(space: Space) -> int:
+    return math.prod(len(ends(domain)) for domain in space.values())
 
 
 def draw(space: Space, seed: int, index: int) -> Settings:

@@ -98,7 +98,8 @@ def validate(study: Study) -> None:
     # Each value, then each two: what forbids a third was not seen so far.
     for several in (1, 2):
         for names in itertools.combinations(ends, several):
-            for values in itertools.product(*(ends[name] for name in names)):
+            lists = [ends[n] if several == 1 else _decisive(ends[n]) for n in names]
+            for values in itertools.product(*lists):
                 chosen = dict(zip(names, values, strict=True))
                 said = " ".join(f"{n}={space.written(v)}" for n, v in chosen.items())
                 for rung in range(study.stages):
@@ -110,6 +111,17 @@ def validate(study: Study) -> None:
         raise InputError(
             "--space: batch_size must be a list of multiples of accumulate, not a range"
         )
+
+
+def _decisive(values: tuple[space.Value, ...]) -> tuple[space.Value, ...]:
+    """Those by which two values can be at odds: of fractions, least and largest.
+
+    Lists can have thousands, and their pairs would be checked for minutes.
+    """
+    fractions = [value for value in values if type(value) is float]
+    if len(fractions) < len(values):
+        return values
+    return min(fractions), max(fractions)
 
 
 def trial_config(study: Study, trial: Trial, rung: int) -> Config:
