@@ -51,12 +51,12 @@ def disable() -> None:
 def algorithms(conv: Convolution) -> list[str]:
     """Native algorithms for a convolution, the best first.
 
-    Measured on Xeons with AVX-512 and AMX and on an EPYC with AVX2. oneDNN's
-    convolutions ("direct") lose their speed where a row of pixels is shorter than a
-    register block and the weights, read anew for each image, exceed the cache; products
-    over taps do not. And they make vectors of channels, which few channels leave empty;
-    "small" makes them of images. "winograd" trades multiplications for additions and
-    memory; where vectors are as wide as AVX-512's it has not been measured.
+    Measured on Xeons with AVX-512 and AMX and on EPYCs with AVX2 and with AVX-512.
+    oneDNN's convolutions ("direct") lose their speed where a row of pixels is shorter
+    than a register block and the weights, read anew for each image, exceed the cache;
+    products over taps do not. And they make vectors of channels, which few channels
+    leave empty; "small" makes them of images. "winograd" trades multiplications for
+    additions and memory; on the Xeons it has not been measured.
     """
     pixels = conv.result[0] * conv.result[1]
     weights = conv.channels * conv.outputs
@@ -114,15 +114,6 @@ def _is_one_product(conv: Convolution) -> bool:
     )
 
 
-def _is_for_avx2(conv: Convolution) -> bool:
-    """Whether it is of those that oneDNN is slow at without AVX-512: many channels."""
-    return (
-        native.lanes() == 8
-        and (*conv.strides, *conv.dilation) == (1, 1, 1, 1)
-        and min(conv.channels, conv.outputs) >= 64
-    )
-
-
 def _saves_multiplications(conv: Convolution) -> bool:
     """Whether to compute a 3x3 kernel in 16 multiplications for each 36.
 
@@ -133,8 +124,18 @@ def _saves_multiplications(conv: Convolution) -> bool:
     shorter = min(*conv.size, *conv.result)
     tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)
     return (
-        _is_for_avx2(conv) and conv.kernel == (3, 3) and shorter >= 4 and tiles >= 128
+        native.lanes() >= 8
+        and conv.kernel == (3, 3)
+        and _is_dense(conv)
+        and shorter >= 4
+        and tiles >= 128
     )
+
+
+def _is_dense(conv: Convolution) -> bool:
+    """Whether it has many channels, and looks at each pixel."""
+    steps = (*conv.strides, *conv.dilation)
+    return steps == (1, 1, 1, 1) and min(conv.channels, conv.outputs) >= 64
 
 
 def _is_slow_at_weights(conv: Convolution) -> bool:
@@ -144,7 +145,10 @@ def _is_slow_at_weights(conv: Convolution) -> bool:
     product's speed.
     """
     return (
-        _is_for_avx2(conv) and conv.direction == "weight gradient" and conv.images >= 32
+        native.lanes() == 8
+        and conv.direction == "weight gradient"
+        and _is_dense(conv)
+        and conv.images >= 32
     )
 
 

@@ -25,18 +25,18 @@ namespace {
 constexpr int64_t kPlaces = 16;
 constexpr int64_t kChunk = 4 << 20;  // bytes of transformed tiles, in cache at a time
 constexpr int64_t kApart = 64;       // floats between places, lest they share cache sets
-constexpr int64_t kWide = 8;         // channels in a vector
+constexpr int64_t kLeastTiles = 128;  // at a time: fewer rows make slow products
+constexpr int64_t kUnit = 8;         // channels come in multiples of it
 constexpr int64_t kGrain = 16;       // tiles in a piece of a transform
 
-typedef float Vector __attribute__((vector_size(kWide * sizeof(float))));
-
-INLINE void Load(const float* from, Vector* v) { std::memcpy(v, from, sizeof *v); }
-INLINE void Store(const Vector& v, float* to) { std::memcpy(to, &v, sizeof v); }
+typedef float Vector __attribute__((vector_size(2 * kUnit * sizeof(float))));
+typedef float HalfVector __attribute__((vector_size(kUnit * sizeof(float))));
 
 // The transforms of one row or column; applied to all rows and then to all columns.
 struct Pixels {  // B'
   static constexpr int kFrom = 4, kTo = 4;
-  INLINE static void Apply(const Vector* d, int step, Vector* t, int to_step) {
+  template <typename V>
+  INLINE static void Apply(const V* d, int step, V* t, int to_step) {
     t[0 * to_step] = d[0 * step] - d[2 * step];
     t[1 * to_step] = d[1 * step] + d[2 * step];
     t[2 * to_step] = d[2 * step] - d[1 * step];
@@ -45,8 +45,9 @@ struct Pixels {  // B'
 };
 struct Kernel {  // G
   static constexpr int kFrom = 3, kTo = 4;
-  INLINE static void Apply(const Vector* g, int step, Vector* t, int to_step) {
-    const Vector outer = (g[0] + g[2 * step]) * 0.5f, inner = g[step] * 0.5f;
+  template <typename V>
+  INLINE static void Apply(const V* g, int step, V* t, int to_step) {
+    const V outer = (g[0] + g[2 * step]) * 0.5f, inner = g[step] * 0.5f;
     t[0 * to_step] = g[0];
     t[1 * to_step] = outer + inner;
     t[2 * to_step] = outer - inner;
@@ -55,14 +56,16 @@ struct Kernel {  // G
 };
 struct Results {  // A'
   static constexpr int kFrom = 4, kTo = 2;
-  INLINE static void Apply(const Vector* m, int step, Vector* y, int to_step) {
+  template <typename V>
+  INLINE static void Apply(const V* m, int step, V* y, int to_step) {
     y[0 * to_step] = m[0 * step] + m[1 * step] + m[2 * step];
     y[1 * to_step] = m[1 * step] - m[2 * step] - m[3 * step];
   }
 };
 struct Gradients {  // A
   static constexpr int kFrom = 2, kTo = 4;
-  INLINE static void Apply(const Vector* y, int step, Vector* t, int to_step) {
+  template <typename V>
+  INLINE static void Apply(const V* y, int step, V* t, int to_step) {
     t[0 * to_step] = y[0];
     t[1 * to_step] = y[0] + y[step];
     t[2 * to_step] = y[0] - y[step];
@@ -71,24 +74,33 @@ struct Gradients {  // A
 };
 struct KernelGradient {  // G'
   static constexpr int kFrom = 4, kTo = 3;
-  INLINE static void Apply(const Vector* u, int step, Vector* g, int to_step) {
+  template <typename V>
+  INLINE static void Apply(const V* u, int step, V* g, int to_step) {
     g[0 * to_step] = u[0] + (u[step] + u[2 * step]) * 0.5f;
     g[1 * to_step] = (u[step] - u[2 * step]) * 0.5f;
     g[2 * to_step] = (u[step] + u[2 * step]) * 0.5f + u[3 * step];
   }
 };
 
-// Transforms `count` numbers at each of kFrom x kFrom places to kTo x kTo places.
+// Transforms a vector at each of kFrom x kFrom places, `at` floats on, to kTo x kTo.
+template <typename Rule, typename V>
+INLINE void TransformVector(const float* const* from, float* const* to, int64_t at) {
+  constexpr int n = Rule::kFrom, m = Rule::kTo;
+  V in[n * n], half[m * n], out[m * m];
+  for (int i = 0; i < n * n; ++i) std::memcpy(&in[i], from[i] + at, sizeof(V));
+  for (int j = 0; j < n; ++j) Rule::Apply(in + j, n, half + j, n);
+  for (int i = 0; i < m; ++i) Rule::Apply(half + i * n, 1, out + i * m, 1);
+  for (int i = 0; i < m * m; ++i) std::memcpy(to[i] + at, &out[i], sizeof(V));
+}
+
+// The same of `count` floats at each place, a multiple of kUnit.
 template <typename Rule>
 INLINE void Transform(const float* const* from, float* const* to, int64_t count) {
-  constexpr int n = Rule::kFrom, m = Rule::kTo;
-  for (int64_t c = 0; c < count; c += kWide) {
-    Vector in[n * n], half[m * n], out[m * m];
-    for (int i = 0; i < n * n; ++i) Load(from[i] + c, &in[i]);
-    for (int j = 0; j < n; ++j) Rule::Apply(in + j, n, half + j, n);
-    for (int i = 0; i < m; ++i) Rule::Apply(half + i * n, 1, out + i * m, 1);
-    for (int i = 0; i < m * m; ++i) Store(out[i], to[i] + c);
+  int64_t at = 0;
+  for (; at + 2 * kUnit <= count; at += 2 * kUnit) {
+    TransformVector<Rule, Vector>(from, to, at);
   }
+  if (at < count) TransformVector<Rule, HalfVector>(from, to, at);
 }
 
 FOR_EACH_MACHINE void TransformPixels(const float* const* from, float* const* to,
@@ -135,7 +147,7 @@ class Winograd : public Convolution {
     if (g.operand_bf16 || g.result_bf16) {
       throw std::invalid_argument("winograd: not float32");
     }
-    if (g.channels % kWide || g.outputs % kWide) {
+    if (g.channels % kUnit || g.outputs % kUnit) {
       throw std::invalid_argument("winograd: channels are no multiples of 8");
     }
     if (g.swapped && g.direction == kWeightGradient) {
@@ -145,7 +157,7 @@ class Winograd : public Convolution {
     wide_ = (made_.width + 1) / 2;
     tiles_ = g.images * tall_ * wide_;
     const int64_t bytes = kPlaces * (seen_.channels + made_.channels) * 4;
-    chunk_ = std::min(tiles_, std::max(kGrain, kChunk / bytes / kGrain * kGrain));
+    chunk_ = std::min(tiles_, std::max(kLeastTiles, kChunk / bytes / kGrain * kGrain));
   }
 
   const char* implementation() const override { return "winograd"; }
@@ -271,16 +283,16 @@ class Winograd : public Convolution {
   template <int side, int to_side>
   void OfKernel(Pool& pool, Rule rule, const float* kernel, int64_t apart, float* result,
                 int64_t result_apart, bool turned = false) const {
-    ForEachRange(pool, weights() / kWide, 256, [&](int64_t begin, int64_t end) {
+    ForEachRange(pool, weights() / kUnit, 256, [&](int64_t begin, int64_t end) {
       const float* from[side * side];
       float* to[to_side * to_side];
       for (int i = 0; i < side * side; ++i) {
-        from[i] = kernel + (turned ? side * side - 1 - i : i) * apart + begin * kWide;
+        from[i] = kernel + (turned ? side * side - 1 - i : i) * apart + begin * kUnit;
       }
       for (int i = 0; i < to_side * to_side; ++i) {
-        to[i] = result + i * result_apart + begin * kWide;
+        to[i] = result + i * result_apart + begin * kUnit;
       }
-      rule(from, to, (end - begin) * kWide);
+      rule(from, to, (end - begin) * kUnit);
     });
   }
 
