@@ -25,10 +25,11 @@ namespace {
 constexpr int64_t kPlaces = 16;
 constexpr int64_t kChunk = 4 << 20;  // bytes of transformed tiles, in cache at a time
 constexpr int64_t kApart = 64;       // floats between places, lest they share cache sets
-constexpr int64_t kLeastTiles = 128;  // at a time: fewer rows make slow products
+constexpr int64_t kLeast = 128;      // tiles at a time: fewer rows make slow products
 constexpr int64_t kUnit = 8;         // channels come in multiples of it
 constexpr int64_t kGrain = 16;       // tiles in a piece of a transform
 
+// One register of AVX-512, or two of AVX2; and what may be left over.
 typedef float Vector __attribute__((vector_size(2 * kUnit * sizeof(float))));
 typedef float HalfVector __attribute__((vector_size(kUnit * sizeof(float))));
 
@@ -157,7 +158,7 @@ class Winograd : public Convolution {
     wide_ = (made_.width + 1) / 2;
     tiles_ = g.images * tall_ * wide_;
     const int64_t bytes = kPlaces * (seen_.channels + made_.channels) * 4;
-    chunk_ = std::min(tiles_, std::max(kLeastTiles, kChunk / bytes / kGrain * kGrain));
+    chunk_ = std::min(tiles_, std::max(kLeast, kChunk / bytes / kGrain * kGrain));
   }
 
   const char* implementation() const override { return "winograd"; }
