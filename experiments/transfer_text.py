@@ -128,7 +128,7 @@ def _table(found: Findings) -> str:
                 handout.share(share),
                 gain,
                 f"{some[0].trial.rate:g}",
-                f"{np.mean([result.seconds for result in some]):.0f}",
+                f"{np.mean([result.seconds for result in some]):.1f}",
             ]
         )
     return "\n\n".join(
