@@ -87,8 +87,8 @@ def _answer(table: Sequence[Row]) -> str:
     for data in dict.fromkeys(row.data for row in table):
         some = [row for row in table if row.data == data]
         order = "; ".join(
-            f"{_name(row)} {_percent(row.test.mean)} % [{_percent(row.test.low)}, "
-            f"{_percent(row.test.high)}]"
+            f"{_name(row, some)} {_percent(row.test.mean)} % "
+            f"[{_percent(row.test.low)}, {_percent(row.test.high)}]"
             for row in some
         )
         lines.append(
@@ -167,7 +167,7 @@ def _figures_text(table: Sequence[Row]) -> str | None:
         for which, row in chosen.items():
             path = f"{row.first.folder.name}/figures/confusion.png"
             if (row.first.folder / "figures" / "confusion.png").exists():
-                what = f"{_name(row)}, seed {row.seeds[0]}"
+                what = f"{_name(row, some)}, seed {row.seeds[0]}"
                 start = " ".join(filter(None, ("The", which, "row on", _data(row))))
                 parts.append(f"{start}, {what}:\n\n![Confusion of {what}]({path})")
     return "\n\n".join(parts)
@@ -209,7 +209,7 @@ def _how(folder: Path, table: Sequence[Row], rows: Sequence[Row]) -> str | None:
         optim = stored.optim
         cells.append(
             [
-                _name(row),
+                _name(row, table),
                 f"{optim.learning_rate:g}",
                 optim.schedule,
                 f"{optim.momentum:g}{', Nesterov' if optim.nesterov else ''}",
@@ -293,7 +293,7 @@ def _figures(table: Sequence[Row]) -> dict[str, Figure]:
     for row in table:
         points.append(
             plots_compare.Point(
-                _name(row),
+                _name(row, table),
                 row.test.mean,
                 row.test.low,
                 row.test.high,
@@ -305,7 +305,7 @@ def _figures(table: Sequence[Row]) -> dict[str, Figure]:
         validation = [entry for entry in metrics if entry["kind"] == "validation"]
         curves.append(
             plots_compare.Curve(
-                _name(row),
+                _name(row, table),
                 [entry["epoch"] for entry in validation],
                 [entry["accuracy"] for entry in validation],
             )
@@ -316,11 +316,24 @@ def _figures(table: Sequence[Row]) -> dict[str, Figure]:
     }
 
 
-def _name(row: Row) -> str:
-    title = registry.spec(row.network.arch).title
-    start = "pretrained" if row.pretrained else None
-    notes = ", ".join(filter(None, (row.network.layout, start)))
+def _name(row: Row, among: Sequence[Row]) -> str:
+    """The network, and what tells the row from others of the same network."""
+    network = title, layout, start = _network(row)
+    rivals = [_told_apart(other) for other in among if _network(other) == network]
+    pairs = zip(_told_apart(row), zip(*rivals, strict=True), strict=True)
+    told = [own for own, of_all in pairs if len(set(of_all)) > 1]
+    notes = ", ".join(filter(None, (layout, start, *told)))
     return f"{title} ({notes})" if notes else title
+
+
+def _network(row: Row) -> tuple[str, str | None, str | None]:
+    start = "pretrained" if row.pretrained else None
+    return registry.spec(row.network.arch).title, row.network.layout, start
+
+
+def _told_apart(row: Row) -> tuple[str, str, str]:
+    stored = row.first.stored
+    return f"{stored.run.epochs} epochs", stored.model.precision, _data(row)
 
 
 def _data(row: Row) -> str:

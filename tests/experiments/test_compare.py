@@ -103,6 +103,17 @@ def test_other_settings_are_named_and_not_mixed_in(copy, tmp_path, invoke):
     assert "--seeds 0 " in below and "--seeds 1 " not in below  # that is refused
 
 
+def test_rows_of_one_network_have_names_of_their_own(copy, tmp_path, invoke):
+    path = copy / "lenet5-seed1" / "config.json"
+    stored = json.loads(path.read_text())
+    stored["config"]["run"]["epochs"] = 9
+    path.write_text(json.dumps(stored))
+    assert invoke("compare", "--table-only", f"--out={tmp_path}").code == 0
+    answer, _, recipes = table(copy).partition("## How")
+    for text in (answer, recipes):
+        assert "LeNet-5 (8 epochs)" in text and "LeNet-5 (9 epochs)" in text
+
+
 def test_what_is_svhns_is_not_called_synthetic_beside_what_is(copy, tmp_path, invoke):
     path = copy / "lenet5-seed1" / "result.json"
     result = json.loads(path.read_text())
