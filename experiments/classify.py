@@ -66,8 +66,8 @@ def run(
             )
             raise SystemExit(128 + (stop.signal or 0))
         say("Finished Training")
-        if config.run.profile and (trace := folder.path / "trace").exists():
-            say(f"Trace, for https://ui.perfetto.dev: {trace}")
+        if config.run.profile:
+            say(profile.told(folder.path / "trace"))
         with saying_what_is_safe(folder.path):
             scores = test(job, folder, finished.state)
             if first:
@@ -96,16 +96,38 @@ def begin(
     if job.config.run.resume:
         if jax.process_index() == 0:
             runs.sweep(folder.path)
-        if found := checkpoints.restore(folder.latest, state):
+        if found := newest(folder, state):
             state, stored = found
             record = loop.Record(**stored)
             checkpoints.forget_after(folder.latest, int(state.step))
+            checkpoints.save(folder.latest, state, stored)
         elif job.weights is not None:  # killed before its first checkpoint
             file = weights.obtain_again(job.config, job.weights)
             state = assemble.initial_state(job.config, job.parts, job.facts, file)
     if jax.process_index() == 0:
         runs.rewind_metrics(folder.path, int(state.step))
     return state, record
+
+
+def newest(
+    folder: Folder, like: TrainState
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """The last state that was saved, and its record; None where there is none.
+
+    That is the best one where a run was killed between the two: `loop.fit` saves the
+    best before the latest. To go on from an older one could end, on another machine, in
+    other bits, and with a best state that the run's record does not know.
+
+    Raises:
+      InputError: there are checkpoints, and none can be restored.
+    """
+    found = checkpoints.restore(folder.latest, like)
+    last = -1 if found is None else int(found[0].step)
+    if (folder.best.latest_step() or 0) > last:
+        # A damaged one may yet be bettered; if not, the test at the end says so.
+        with contextlib.suppress(InputError):
+            return checkpoints.restore(folder.best, like)
+    return found
 
 
 def train(
@@ -177,10 +199,18 @@ def train(
 
 
 def test(job: Job, folder: Folder, last: TrainState) -> Scores:
-    """Reads the test set, once, with the best checkpoint by validation accuracy."""
+    """Reads the test set, once, with the best checkpoint by validation accuracy.
+
+    Raises:
+      InputError: that checkpoint is gone, or damaged.
+    """
     found = checkpoints.restore(folder.best, last)
-    best = last if found is None else found[0]
-    variables = parallel.replicate(evaluated_variables(best), job.devices)
+    if found is None:
+        raise InputError(
+            f"the best checkpoint is gone from {folder.best.directory}: put it back, "
+            f"or start a new run"
+        )
+    variables = parallel.replicate(evaluated_variables(found[0]), job.devices)
     scores = job.programs.evaluate(variables, job.dataset.test)
     say(f"Accuracy on the test set: {100 * scores.accuracy:.2f}")
     return scores

@@ -11,6 +11,13 @@ FIRST, LAST = 2, 3
 """The trace lies between these two slices: the first compile, and find the pace."""
 
 
+def told(folder: Path) -> str:
+    """A line that says where the trace is, or why there is none."""
+    if any(folder.rglob("perfetto_trace.json.gz")):
+        return f"Trace, for https://ui.perfetto.dev: {folder}"
+    return "No trace: the run was over before its third call of steps (--profile)"
+
+
 def traced(events: Iterator[loop.Event], folder: Path) -> Iterator[loop.Event]:
     """Passes the events of `loop.fit` on, and traces what happens between two of them.
 

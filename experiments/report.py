@@ -38,7 +38,7 @@ def write(job: Job, path: Path, finished: loop.Finished, scores: Scores) -> None
             "flops": flops(job),
             "wall_seconds": round(record.seconds, 3),
             "images_per_second": round(_pace(record, steps) * run.batch_size, 1),
-            "device": runs.device_name(),
+            "device": runs.device_name(job.devices.size),
             "versions": runs.versions(),
         },
     )

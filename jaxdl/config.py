@@ -132,7 +132,8 @@ class OptimConfig:
     layer_decay: float = 1.0
     """What each block's learning rate is of the next one's, in (0, 1].
     The head has the whole rate; with 0.5 the last block has half, the one before 1/4.
-    Blocks: the stages of resnet and vgg, else single layers."""
+    Blocks: the stages of resnet and vgg, else single convolutions or hidden layers.
+    Hidden layers after convolutions belong to the last of these."""
 
 
 @dataclasses.dataclass(frozen=True)

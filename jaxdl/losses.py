@@ -76,7 +76,7 @@ def mse(
     """
     probabilities = jax.nn.softmax(_wide(logits), axis=-1)
     classes = logits.shape[-1]
-    target = jax.nn.one_hot(labels, classes)
+    target = jax.nn.one_hot(labels, classes, dtype=probabilities.dtype)
     if not is_off(label_smoothing):
         target = optax.losses.smooth_labels(target, label_smoothing)
     distance = optax.losses.squared_error(probabilities, target).sum(axis=-1)

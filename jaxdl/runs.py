@@ -149,8 +149,9 @@ def sweep(directory: Path) -> None:
     """Deletes what a killed process has left half written: Orbax does not, for good."""
     for unfinished in directory.glob("*/*.orbax-checkpoint-tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)
-    for scratch in directory.glob(".*.json*.*"):
-        scratch.unlink(missing_ok=True)
+    for pattern in (".*.json*.*", "figures/.*.png.*.tmp"):
+        for scratch in directory.glob(pattern):
+            scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

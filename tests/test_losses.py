@@ -99,6 +99,22 @@ def test_gradient_equals_finite_differences(name, smoothing):
         assert abs(slope - gradient[index]) < 2e-3
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_as_wide_as_their_logits(name):
+    logits, labels = examples(4)
+    with jax.enable_x64(True):
+        for given, wanted in (
+            (np.float16, np.float32),
+            (np.float32, np.float32),
+            (np.float64, np.float64),
+        ):
+            for smoothing in (0.0, 0.1):
+                loss = losses.LOSSES[name](
+                    jnp.asarray(logits, given), labels, label_smoothing=smoothing
+                )
+                assert loss.dtype == wanted
+
+
 def test_known_values():
     even = jnp.zeros((1, 10))
     np.testing.assert_allclose(losses.cross_entropy(even, jnp.array([3])), np.log(10))

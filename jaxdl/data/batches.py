@@ -1,7 +1,7 @@
 """Which examples make up which step, and how they reach the device.
 
-The order of epoch e is a permutation drawn from `fold_in(key, e)`: a function of the
-run's key alone, not of the number of devices, and not of whether the data lies on them.
+The order of an epoch is a permutation, a function of the run's key and the epoch alone:
+not of the number of devices, and not of whether the data lies on them.
 """
 
 import os
@@ -53,7 +53,9 @@ class Layout(NamedTuple):
 @partial(jax.jit, static_argnames="size")
 def epoch_order(key: jax.Array, epoch: int, size: int) -> jax.Array:
     """Order in which one epoch visits the examples: a permutation, int32 [size]."""
-    return jax.random.permutation(jax.random.fold_in(key, epoch), size)
+    # No step has that number: the key of a shuffle is never that of a step.
+    shuffles = jax.random.fold_in(key, 2**32 - 1)
+    return jax.random.permutation(jax.random.fold_in(shuffles, epoch), size)
 
 
 def fits(nbytes: int, device: jax.Device, copies: int) -> bool:

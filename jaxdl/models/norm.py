@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxdl.errors import InputError
 from jaxdl.ops import norm
 
 
@@ -61,7 +62,11 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalise `x` [..., channels] with its own (train) or running statistics."""
+        """Normalise `x` [..., channels] with its own (train) or running statistics.
+
+        Raises:
+            InputError: a single value for each channel, in training.
+        """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.constant(self.initial_scale), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -72,7 +77,12 @@ class BatchNorm(nn.Module):
             count = math.prod(x.shape[:-1])
             if self.axis_name is not None:
                 count *= jax.lax.axis_size(self.axis_name)
-            unbiased = var * (count / max(count - 1, 1))
+            if count == 1:
+                raise InputError(
+                    "batch norm needs more than one value for each channel, to have a "
+                    "variance: take a larger --batch-size or a smaller --accumulate"
+                )
+            unbiased = var * (count / (count - 1))
             for running, new in (running_mean, mean), (running_var, unbiased):
                 running.value += (1 - self.momentum) * (new - running.value)
         else:

@@ -206,6 +206,11 @@ def fit(
             checkpoints.wait(best)
         save(latest)
         saved = time.monotonic()
+        (stopping,) = _agree(stop())
+        if stopping and step < schedule.epochs * per_epoch:
+            checkpoints.wait(latest)
+            yield Finished(state, record, "stopped")
+            return
 
     checkpoints.wait(latest)
     done = step == schedule.epochs * per_epoch

@@ -31,7 +31,8 @@ class TrainState(NamedTuple):
     step: jax.Array
     """Updates done, int32 []."""
     key: jax.Array
-    """The run's PRNG key. It never changes: step s uses `fold_in(key, s)`."""
+    """The run's PRNG key. It never changes: step s uses `fold_in(key, s)`, and the
+    order of an epoch a key that no step has (`batches.epoch_order`)."""
     variables: Variables
     """Trained parameters and running batch statistics, float32."""
     opt_state: optax.OptState
@@ -80,8 +81,7 @@ def create(
 
     @jax.jit
     def initialise(init_key: jax.Array) -> tuple[Variables, optax.OptState]:
-        # Batch size 2: a batch norm over a single value has no variance.
-        images = jnp.zeros((2, *image_shape), jnp.float32)
+        images = jnp.zeros((1, *image_shape), jnp.float32)
         new = dict(model.init(init_key, images, train=False))
         return new, optimizer.init(finetune.part(new["params"], trained))
 

@@ -42,6 +42,13 @@ def test_the_order_is_a_function_of_key_and_epoch_and_differs_in_both() -> None:
     assert tuple(again.tolist()) == orders[3, 2]
 
 
+def test_no_shuffle_has_the_key_of_a_step() -> None:
+    key = jax.random.key(0)
+    for number in range(3):
+        of_step = jax.random.permutation(jax.random.fold_in(key, number), 97)
+        assert any(batches.epoch_order(key, number, 97) != of_step)
+
+
 def test_orders_are_spread_evenly() -> None:
     """Each example is as likely in each place (chi-squared of 10 x 10 cells)."""
     draws = 4000

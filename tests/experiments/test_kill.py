@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,11 +137,45 @@ def test_killed_at_random_moments(start, tmp_path):
         # What a kill at another moment may leave:
         (run / "latest" / "77.orbax-checkpoint-tmp").mkdir()
         (run / ".result.json.123").touch()
+        (run / "figures").mkdir(exist_ok=True)
+        (run / "figures" / ".curves.png.abc.tmp").touch()
         process = start(*again)
     resumed_from += re.findall(r"Resumed: after step ([\d,]+)", finished(process))
     steps = [int(step.replace(",", "")) for step in resumed_from]
     assert steps and steps == sorted(steps)
     assert_same_run(tmp_path / "mnist" / "whole", run)
+    assert not list(run.glob("figures/.*"))
+
+
+def test_killed_after_the_best_checkpoint_it_goes_on_from_that(
+    mnist_run, tmp_path, invoke
+):
+    run = shutil.copytree(mnist_run, tmp_path / "mnist" / "killed")
+    (best,) = (int(path.name) for path in (run / "best").iterdir())
+    for path in (run / "latest").iterdir():
+        if int(path.name) >= best:
+            shutil.rmtree(path)
+    (run / "result.json").unlink()
+    done = invoke("mnist", "--resume", f"--out={tmp_path}")
+    assert done.code == 0 and f"Resumed: after step {best}\n" in done.out
+    assert_same_run(mnist_run, run)
+
+
+def test_without_its_best_checkpoint_a_run_has_no_result(mnist_run, tmp_path, invoke):
+    run = shutil.copytree(mnist_run, tmp_path / "mnist" / "spoilt")
+    shutil.rmtree(run / "best")
+    (run / "result.json").unlink()
+    done = invoke("mnist", "--resume", f"--out={tmp_path}")
+    assert done.code == 2 and not (run / "result.json").exists()
+    assert "the best checkpoint is gone" in done.err
+
+
+def test_a_run_of_one_step_for_each_epoch_can_be_stopped(start, tmp_path):
+    options = ("--dataset=mnist_embedded", "--hidden=8", "--batch-size=8000")
+    command = (*MNIST, *options, "--epochs=100000", f"--out={tmp_path}")
+    code, said, err = signalled(start(*command), signal.SIGTERM, 12, 0.05)
+    assert code == 128 + signal.SIGTERM and err == ""
+    assert "it is saved" in said
 
 
 def test_stopped_by_signals_with_everything_on(start, tmp_path):

@@ -143,7 +143,7 @@ def test_resuming_a_finished_run_reports_the_same(mnist_run, runs_dir, invoke):
     )
     assert done.code == 0 and done.err == ""
     assert "Resumed: after step 140\n" in done.out and "Changed: " not in done.out
-    assert "Batch" not in done.out and "Trace" not in done.out
+    assert "Batch" not in done.out and "No trace: " in done.out
     assert json.loads((mnist_run / "result.json").read_text()) == before
     assert (mnist_run / "metrics.jsonl").read_bytes() == metrics
 

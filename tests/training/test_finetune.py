@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny_run
 import torch_reference as reference
@@ -107,8 +106,7 @@ def test_steps_equal_torchs_with_frozen_layers_and_parameter_groups(which, decay
             steps.make_train_step(
                 narrow.module,
                 optimizer,
-                # Ours is float32 whatever the logits are.
-                optax.losses.softmax_cross_entropy_with_integer_labels,
+                cross_entropy,
                 lambda x: x,
                 trained=trained,
             )
