@@ -2,14 +2,15 @@
 
 Each rule is a small theorem: its docstring says it, its body asks for its conditions.
 To trust a verdict of convexity is to trust these, the meaning that `tracing` gives to
-the loss, and the arithmetic of `exact` and `polynomial`.
+the loss, what `domain` says is always real, and the arithmetic of `exact` and
+`polynomial`.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdl.convexity import exact, polynomial
+from jaxdl.convexity import domain, exact, polynomial
 from jaxdl.convexity.program import Equation, Program
 from jaxdl.convexity.proof import Claim, Proof, Step
 
@@ -70,17 +71,18 @@ class Place(NamedTuple):
     step: Step
     known: list[Known]
     e: Equation
+    real: dict[int, bool]
 
 
 def check(program: Program, proof: Proof) -> None:
     """Raises ProofError unless the proof shows that the program's output is convex."""
-    equations = {e.output: e for e in program.equations}
-    constants, done = exact.constants(program), dict[int, Known]()
+    equations, done = {e.output: e for e in program.equations}, dict[int, Known]()
+    constants, real = exact.constants(program), domain.real(program)
     for k, step in enumerate(proof.steps):
         c, e = step.claim, equations.get(step.claim.variable, Equation("", (), -1, {}))
         try:
             known = [done[p] for p in step.premises]
-            place = Place(program, constants, equations, step, known, e)
+            place = Place(program, constants, equations, step, known, e, real)
             if not RULES[step.rule](place, c, f"{c.form} {c.kind}"):
                 raise ValueError("the rule does not give it")
             done[k] = Known(c, shifted(place, c))
@@ -120,8 +122,8 @@ def data(p: Place, c: Claim, what: str) -> bool:
 
 
 def shift(p: Place, c: Claim, what: str) -> bool:
-    """The difference v - v is the constant 0, whatever v is."""
-    return c == Claim(c.variable, "constant", "value", -1, c.variable)
+    """The difference v - v is the constant 0, where v is always a real number."""
+    return c == Claim(c.base, "constant", shift=-1, base=c.base) and p.real[c.base]
 
 
 def weaken(p: Place, c: Claim, what: str) -> bool:
@@ -200,16 +202,17 @@ def softplus(p: Place, c: Claim, what: str) -> bool:
 def huber(p: Place, c: Claim, what: str) -> bool:
     """Let q = min(u, w): s q^2 + t (u - q) is convex, and increases with u >= 0.
 
-    So it is for s, w >= 0 and t >= 2 s w: the slope is 2 s u, and t beyond w.
+    So it is for s, w >= 0 and t >= 2 s w, all finite (t tells): the slope is 2 s u, and
+    t beyond w.
     """
     found: dict[str, int] = {}
     if not matches(p, HUBER, c.variable, found) or c.shift:
         return False
     s, t, w = (exact.balls(p.constants[found[x]]) for x in "stw")
-    slopes = np.all(s >= 0) and np.all(w >= 0) and np.all(t >= 2 * s * w)
+    slopes = (s >= 0) & (w >= 0) & (t >= 2 * s * w) & exact.finite(t)
     (curve, sign), u = p.known, found["u"]
     convex = curve.says(u, "value convex") and sign.says(u, "value nonnegative")
-    return bool(slopes) and convex and what == "value convex"
+    return bool(np.all(slopes)) and convex and what == "value convex"
 
 
 def algebra(p: Place, c: Claim, what: str) -> bool:

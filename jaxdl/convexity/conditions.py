@@ -72,20 +72,19 @@ def compare(function: Callable[[Any, Any], Any], itself: bool) -> Rewrite:
                 except ArithmeticError:
                     return None
             return [writer.know(np.asarray(function(x, y), bool))]
-        if a == b:  # x != x asks for NaN, which no real number is
+        if a == b and writer.real(a):  # x != x asks for NaN, which is not real
             return [writer.know(np.full(writer.shapes[a], itself))]
         return None
 
     return rewrite
 
 
-def is_finite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int]:
+def is_finite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
     """Of real numbers: true."""
     (v,) = inputs
-    array = writer.data.get(v)
-    if array is None or array.dtype == object:  # every real number is
+    if writer.real(v):
         return [writer.know(np.ones(writer.shapes[v], bool))]
-    return [writer.know(np.isfinite(array))]
+    return [writer.know(np.isfinite(writer.data[v]))] if v in writer.data else None
 
 
 def either(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:

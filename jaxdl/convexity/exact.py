@@ -237,6 +237,7 @@ PRIMITIVES: Mapping[str, Callable[..., np.ndarray]] = {
     "ge": _compare(lambda a, b: a >= b, lambda a, b: a < b),
     "eq": _compare(lambda a, b: a == b, lambda a, b: a != b),
     "ne": _compare(lambda a, b: a != b, lambda a, b: a == b),
+    "is_finite": _elementwise(lambda a: True if a.is_finite() else None),
     "and": lambda a, b: _map(_and, a, b),
     "or": lambda a, b: _map(_or, a, b),
     "not": lambda a: _map(lambda v: None if v is None else not v, a),

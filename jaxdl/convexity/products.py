@@ -94,6 +94,8 @@ def window(name: str) -> Rewrite:
         p = eqn.params
         if any(d != 1 for d in (*p["base_dilation"], *p["window_dilation"])):
             return None
+        if any(side < 0 for sides in p["padding"] for side in sides):
+            return None
         size, stride = p["window_dimensions"], p["window_strides"]
 
         def patches(x: jax.Array) -> np.ndarray:  # -> [*out, window]

@@ -98,6 +98,13 @@ def objects(values: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     return out.reshape(shape)
 
 
+def floats(array: np.ndarray) -> np.ndarray:
+    """The nearest float64 of known numbers."""
+    if array.dtype != object:
+        return array.astype(np.float64)
+    return np.array([float_of(x) for x in array.reshape(-1)]).reshape(array.shape)
+
+
 def float_of(x: fmpq) -> float:
     """The float64 nearest to a rational; infinite if there is none so large."""
     try:

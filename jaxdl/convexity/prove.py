@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxdl.convexity import exact, polynomial
+from jaxdl.convexity import domain, exact, polynomial
 from jaxdl.convexity.book import DOWN, STRAIGHT, UP, Book
 from jaxdl.convexity.program import Equation, Program
 from jaxdl.convexity.proof import Proof, Step
@@ -29,11 +29,12 @@ def prove(program: Program, *, algebra: bool = False) -> Proof | None:
     for v, values in exact.constants(program).items():
         book.constant(v, values)
     scalars = polynomial.degrees(program) if algebra else {}
+    real = domain.real(program)
     for e in program.equations:
         if e.output not in book.fixed:
             if handler := _HANDLERS.get(e.primitive):
                 handler(book, e)
-            if e.primitive != "move":
+            if e.primitive != "move" and real[e.output]:
                 book.shift(e.output)
             if scalars.get(e.output, 9) <= 2 and program.shapes[e.output] == ():
                 book.algebra(e.output)

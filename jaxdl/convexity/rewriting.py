@@ -132,6 +132,20 @@ def _no_zero(*, either: bool) -> Rewrite:
     return rewrite
 
 
+def _unless_empty(neutral: float | None) -> Rewrite:
+    """Of reductions: the neutral element, if there is one and nothing to reduce."""
+
+    def rewrite(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
+        if 0 not in writer.shapes[inputs[0]]:
+            return None
+        shape = eqn.outvars[0].aval.shape
+        if neutral is None:
+            return [writer.write(f"{eqn.primitive.name} of nothing", inputs, shape)]
+        return [writer.know(np.full(shape, neutral))]
+
+    return rewrite
+
+
 def _mul(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None:
     a, b = inputs
     if a != b or a in writer.data:
@@ -232,6 +246,10 @@ REWRITES: Mapping[str, Rewrite] = {
     "cumsum": _cumsum,
     "dot_general": products.dot_general,
     "conv_general_dilated": products.conv,
+    "reduce_sum": _unless_empty(0.0),
+    "reduce_prod": _unless_empty(1.0),
+    "reduce_max": _unless_empty(None),
+    "reduce_min": _unless_empty(None),
     "reduce_window_sum": products.window("reduce_sum"),
     "reduce_window_max": products.window("reduce_max"),
     "reduce_window_min": products.window("reduce_min"),

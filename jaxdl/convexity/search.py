@@ -17,7 +17,7 @@ import scipy.optimize
 import scipy.sparse.linalg
 from jax.scipy.special import erf, erfc
 
-from jaxdl.convexity.program import Program
+from jaxdl.convexity.program import Program, floats
 
 DENSE = 600
 """Parameters up to which the whole Hessian is computed."""
@@ -42,7 +42,7 @@ def as_function(program: Program) -> Callable[[jax.Array], jax.Array]:
 
     def function(vector: jax.Array) -> jax.Array:
         env: dict[int, Any] = {
-            v: jnp.asarray(np.asarray(d, np.float64) if d.dtype != bool else d)
+            v: jnp.asarray(d if d.dtype == bool else floats(d))
             for v, d in program.data.items()
         }
         start = 0
@@ -225,6 +225,7 @@ _FLOATS: dict[str, Callable[..., Any]] = {
     "ge": _plain(jnp.greater_equal),
     "eq": _plain(jnp.equal),
     "ne": _plain(jnp.not_equal),
+    "is_finite": _plain(jnp.isfinite),
     "and": _plain(jnp.logical_and),
     "or": _plain(jnp.logical_or),
     "not": _plain(jnp.logical_not),

@@ -9,7 +9,7 @@ trusted:
 - whatever does not change a real number is dropped: stop_gradient, conversions between
   float formats, copies;
 - whole numbers, booleans and random bits that do not depend on the parameters are what
-  JAX itself makes of them;
+  JAX itself makes of them, and so are ranges (iota);
 - data movement, products, convolutions and windows are written as `rewriting` has it.
 
 Float literals and closed-over data stand for the exact binary fractions that they are.
@@ -83,7 +83,7 @@ def trace(loss: Callable[[Any], Any], example: Any) -> Program:
         )
     with jax.enable_x64(True):  # for indices, and whole numbers of 64 bits
         writer = Writer()
-        inputs = [writer.new(a.shape) for a in arrays]
+        inputs = [writer.parameter(a.shape) for a in arrays]
         (output,) = _write(writer, closed.jaxpr, closed.consts, inputs)
     return writer.finish(inputs, output, treedef)
 
@@ -132,7 +132,7 @@ def _equation(writer: Writer, eqn: Any, inputs: list[int]) -> Sequence[int]:
         branches, which = eqn.params["branches"], int(writer.data[inputs[0]])
         chosen = branches[min(max(which, 0), len(branches) - 1)]
         return _call(writer, chosen, inputs[1:])
-    if name == "scan" and eqn.params["length"] <= _LONGEST_LOOP:
+    if name == "scan" and 0 < eqn.params["length"] <= _LONGEST_LOOP:
         return _scan(writer, eqn, inputs)
     if writer.knows(inputs) and (done := _by_jax(writer, eqn, inputs)):
         return done
@@ -151,6 +151,8 @@ def _not_real(writer: Writer, eqn: Any, inputs: Sequence[int]) -> str | None:
     for out in eqn.outvars:
         if not jnp.issubdtype(out.aval.dtype, jnp.floating) and out.aval.dtype != bool:
             return f"{name} giving {out.aval.dtype}"
+    if any(jnp.iscomplexobj(atom.aval) for atom in eqn.invars):
+        return f"{name} of complex numbers"
     atoms = [a for v, a in zip(inputs, eqn.invars, strict=True) if v not in writer.data]
     booleans = any(atom.aval.dtype == bool for atom in (*atoms, *eqn.outvars))
     return f"{name} of bool" if booleans and name not in _OF_BOOLEANS else None
@@ -197,7 +199,7 @@ def _by_jax(writer: Writer, eqn: Any, inputs: Sequence[int]) -> list[int] | None
     """What JAX makes of known whole numbers, booleans and random bits."""
     avals = [atom.aval for atom in (*eqn.invars, *eqn.outvars)]
     floats = any(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in avals)
-    if floats and eqn.primitive.name != "bitcast_convert_type":
+    if floats and eqn.primitive.name not in ("bitcast_convert_type", "iota"):
         return None
     args = [
         jnp.asarray(writer.data[v], atom.aval.dtype)

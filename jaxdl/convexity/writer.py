@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxdl.convexity.program import Equation, Program, as_rationals, float_of, objects
+from jaxdl.convexity import domain
+from jaxdl.convexity.program import Equation, Program, as_rationals, floats, objects
 
 RATIONAL: Mapping[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -34,6 +35,7 @@ class Writer:
         self.data: dict[int, np.ndarray] = {}
         self.equations: list[Equation] = []
         self.defined: dict[int, Equation] = {}
+        self.ranges: dict[int, domain.Range] = {}
         self.seen: dict[Any, int] = {}
         """Of what was written, so that equal things are one variable."""
 
@@ -42,20 +44,36 @@ class Writer:
         self.shapes[len(self.shapes)] = tuple(shape)
         return len(self.shapes) - 1
 
+    def parameter(self, shape: Sequence[int]) -> int:
+        """A variable of which nothing is known but that it is real."""
+        v = self.new(shape)
+        self.ranges[v] = domain.PARAMETER
+        return v
+
     def know(self, array: Any) -> int:
         """A variable of which the value is known."""
         key = _key(array) if isinstance(array, np.ndarray) else id(array)
         if key not in self.seen:
             self.seen[key] = self.new(np.shape(array))
             self.data[self.seen[key]] = array
+            self.ranges[self.seen[key]] = domain.of_data(array)
         return self.seen[key]
 
     def knows(self, variables: Sequence[int]) -> bool:
         """Whether the values of all of these are known."""
         return all(v in self.data for v in variables)
 
+    def real(self, v: int) -> bool:
+        """Whether a variable is a real number whatever the parameters."""
+        return self.ranges[v].real
+
     def write(
-        self, primitive: str, inputs: Sequence[int], shape: Sequence[int], **params: Any
+        self,
+        primitive: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        /,
+        **params: Any,
     ) -> int:
         """An equation, of which the variable is returned; or its known value."""
         if primitive in RATIONAL and self.knows(inputs):
@@ -69,8 +87,11 @@ class Writer:
         key = (primitive, tuple(inputs), marks, tuple(shape))
         if key not in self.seen:
             output = self.seen[key] = self.new(shape)
-            self.defined[output] = Equation(primitive, tuple(inputs), output, params)
-            self.equations.append(self.defined[output])
+            e = self.defined[output] = Equation(
+                primitive, tuple(inputs), output, params
+            )
+            self.equations.append(e)
+            self.ranges[output] = domain.of(e, self.ranges, self.shapes, self.data)
         return self.seen[key]
 
     def move(self, inputs: Sequence[int], at: np.ndarray) -> int:
@@ -126,10 +147,10 @@ def _rationally(
     except ArithmeticError:
         return None
     shape = operands[0].shape
-    floats = np.array([float_of(x) for x in values], np.float64).reshape(shape)
     exact = objects(values, shape)
-    if np.isfinite(floats).all() and (as_rationals(floats) == exact).all():
-        return floats
+    nearest = floats(exact)
+    if np.isfinite(nearest).all() and (as_rationals(nearest) == exact).all():
+        return nearest
     return exact
 
 

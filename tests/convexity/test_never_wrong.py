@@ -1,5 +1,7 @@
 """Hundreds of functions of known status: no verdict may be the wrong one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from convexity.functions import N, convex_functions, functions_not_convex, quadr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdl.convexity import Convex, NotConvex, certify
+from jaxdl.convexity import Convex, NotConvex, Undecided, certify, domain, exact
+from jaxdl.convexity.tracing import trace
 
 KEY = jax.random.key(0)
 START = np.array([0.3, -0.2, 0.1])
@@ -160,6 +163,61 @@ def test_a_window_of_nothing_but_padding_has_no_maximum():
 
     verdict = certify(function, START, key=KEY)
     assert not isinstance(verdict, Convex | NotConvex), verdict
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jnp.where(jnp.isfinite(1 / x), x**2, 5.0).sum(),
+        lambda x: jnp.where(jnp.isnan(jnp.log(x)), 5.0, x**2).sum(),
+        lambda x: jnp.where(jnp.isfinite(jnp.log(-1 - x**2)), -(x**2), x**2).sum(),
+        lambda x: (jnp.where(jnp.isfinite(x.at[0].set(-jnp.inf)), 1, -2) * x).sum(),
+        lambda x: (jnp.where(jnp.isnan(x.at[0].set(jnp.nan)), -2, 1) * x**2).sum(),
+        lambda x: (x**2 + jnp.sqrt(x) - jnp.sqrt(x)).sum(),
+        lambda x: jnp.log(x[0]) + jnp.log(jnp.exp(x - jnp.log(x[0])).sum()),
+        lambda x: (x**2).sum() + jnp.log(x[:0].sum()) - jnp.log(x[:0].sum()),
+        lambda x: (jnp.abs(x) - jnp.minimum(jnp.abs(x), 1)).sum() * jnp.inf,
+    ],
+)
+def test_what_is_no_real_number_everywhere_is_not_taken_for_one(function):
+    """v - v is not 0, v is not v and not finite, where v is NaN or infinite."""
+    verdict = certify(function, START, key=KEY)
+    assert isinstance(verdict, Undecided), verdict
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x: (x * jnp.arange(3.0)).sum() ** 2, Convex),
+        (lambda x: ((x - jnp.linspace(0, 1, 3)) ** 2).sum(), Convex),
+        (lambda x: -((x * 1e150) ** 2).sum() * 1e150, NotConvex),
+        (lambda x: (x * jnp.abs(jnp.asarray(1 + 1j))).sum(), Undecided),
+        (lambda x: (jnp.prod(x[:0]) * x.sum() + x[:0].sum()) ** 2, Convex),
+        (lambda x: jax.lax.reduce_max(x[:0], (0,)), Undecided),
+        (lambda x: jax.lax.scan(lambda c, y: (c + y, y), x, x[:0])[0].sum(), Undecided),
+        (
+            lambda x: jax.lax.reduce_window(
+                x, 0.0, jax.lax.add, (2,), (1,), ((-1, 0),)
+            ).sum(),
+            Undecided,
+        ),
+    ],
+)
+def test_what_is_rare_has_a_verdict_too(function, kind):
+    verdict = certify(function, START, key=KEY)
+    assert isinstance(verdict, kind), verdict
+
+
+@given(st.one_of(convex_functions(), functions_not_convex()), st.integers(0, 9))
+@settings(max_examples=15, deadline=None)
+def test_what_is_called_real_is_so_at_random_points(function, seed):
+    program = trace(function, START)
+    claimed = [v for v, is_so in domain.real(program).items() if is_so]
+    assert claimed
+    point = 2 * np.random.default_rng(seed).standard_normal(N)
+    for v in claimed:
+        there = dataclasses.replace(program, output=v)
+        assert exact.finite(exact.evaluate(there, [point])).all(), v
 
 
 def _true(x):
