@@ -25,6 +25,9 @@ def separable(features: ArrayLike, labels: ArrayLike) -> bool:
       InputError: bad input.
     """
     x, y = checked(features, labels)
+    # Amid the features, or a common offset would hide how they differ; the bias takes
+    # it up. Halves, because the sum could overflow.
+    x = x - (x.min(axis=0) / 2 + x.max(axis=0) / 2)
     rows = _signed(x / np.maximum(np.abs(x).max(axis=0), 1e-300), y)
     found = linprog(-rows.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
     # HiGHS lets each row fall short of 0 by 1e-7.
@@ -47,16 +50,26 @@ def max_margin(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.n
       Weights, float64 [D], and bias, float64 [].
 
     Raises:
-      InputError: bad input, or no plane separates the classes with none on it.
+      InputError: bad input, or no plane separates the classes with none on it, or so
+        narrowly that float64 does not tell: at some 1e-6 of the features' size.
     """
     x, y = checked(features, labels)
     rows = _signed(x, y)
     system = np.vstack([rows.T, np.ones(len(rows))])
     wanted = np.append(np.zeros(rows.shape[1]), 1.0)
-    residual = system @ nnls(system, wanted, maxiter=100 * len(rows))[0] - wanted
-    shortest = -residual[:-1] / residual[-1] if residual[-1] else residual[:-1]
+    held = rows[nnls(system, wanted, maxiter=100 * len(rows))[0] > 0]
+    # The direction would be that of the residual, but where the plane is far from the
+    # origin little of it is left. The shortest with margin 1 at what holds the plane is
+    # the same; again for what is missing, because rows far from the origin look alike.
+    shortest = np.zeros(rows.shape[1])
+    for _ in range(3):
+        missing = 1 - held @ shortest
+        shortest += np.linalg.lstsq(held, missing)[0]
     if not (rows @ shortest > 1 - 1e-6).all():
-        raise InputError("no plane separates the classes, so there is no margin")
+        raise InputError(
+            "no plane separates the classes, or too narrowly beside the size of the "
+            "features, so there is no margin"
+        )
     return shortest[:-1], shortest[-1]
 
 

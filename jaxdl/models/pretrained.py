@@ -6,6 +6,7 @@ regrouped, and a kernel's axes are permuted. Layouts "torchvision" thus take
 torchvision's published weights; what other layouts have in common with them too.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,7 +240,7 @@ def _from_timm(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in state.items():
         layer, _, kind = name.rpartition(".")
         if layer in places and array.ndim == 4:  # convolutions that cover all of a map
-            array = array.reshape(len(array), -1)
+            array = array.reshape(len(array), math.prod(array.shape[1:]))
         layer = {**places, "head.fc": "classifier.6"}.get(layer, layer)
         renamed[f"{layer}.{kind}"] = array
     return renamed

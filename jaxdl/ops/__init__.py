@@ -18,7 +18,10 @@ __all__ = ["disable", "enable", "using"]
 def enable() -> None:
     """Makes what is compiled for the CPU from now on run on the engine.
 
-    What was compiled before stays as it is. Calling it again changes nothing.
+    What was compiled before stays as it is. Calling it again changes nothing. What
+    another process has compiled and serialised (`jax.experimental`'s
+    `serialize_executable`) runs once `jaxdl.ops.engine.missing()` has loaded the native
+    engine here.
     """
     engine.keep_memory()
     conv.enable()

@@ -119,7 +119,7 @@ def _saves_multiplications(conv: Convolution) -> bool:
 
     The tiles of 2x2 results must be enough to be worth the transform of the kernel,
     and the channels enough to be worth that of the pixels. Where a pixel is infinite,
-    its tile is NaN.
+    its tile is NaN (oneDNN's weight gradients in bfloat16 spread it, too).
     """
     shorter = min(*conv.size, *conv.result)
     tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)

@@ -73,7 +73,9 @@ def for_lowering(ctx: mlir.LoweringRuleContext) -> Engine:
 
     A call into native code is opaque to XLA's partitioner, which would gather its
     operands on every device. So under `jit` over a mesh, JAX's own lowering serves,
-    while in a `shard_map` or `pmap`, where each device has its part, ours does.
+    while in a `shard_map` over the whole mesh, or a `pmap`, where each device has its
+    part, ours does. Arrays whose types name an axis of a mesh are JAX's too: there an
+    operation must say how its result is spread, on a single device as well.
 
     JAX's own also serves for `jax.export`: what it writes must run where there is no
     jaxdl, and its sizes may be unknown. So ask this before looking at sizes.
@@ -82,6 +84,12 @@ def for_lowering(ctx: mlir.LoweringRuleContext) -> Engine:
         return "xla"
     context: Any = ctx.module_context.axis_context
     if isinstance(context, ShardingContext) and context.num_devices > 1:
+        return "xla"
+    manual = getattr(context, "manual_axes", None)  # of a `shard_map`
+    if manual is not None and manual != frozenset(context.mesh.axis_names):
+        return "xla"
+    arrays: Any = ctx.avals_in
+    if any(axis is not None for a in arrays for axis in a.sharding.spec):
         return "xla"
     return current()
 

@@ -102,11 +102,15 @@ def recognise(
     strides, padding = params["window_strides"], params["padding"]
     lhs_dilation, rhs_dilation = params["lhs_dilation"], params["rhs_dilation"]
     lows = tuple(low for low, _ in padding)
+    # Images may come last in any layout; no gradient's kernel is larger than its maps.
+    images_last = numbers.out_spec == numbers.lhs_spec and all(
+        side > window for side, window in zip(results, windows, strict=True)
+    )
     common: dict[str, Any] = {
         "dtype": left.dtype,
         "result_dtype": result.dtype,
     }
-    if batch > feature and lhs_dilation == (1, 1):
+    if batch > feature and lhs_dilation == (1, 1) and not images_last:
         found = Convolution(
             direction="weight gradient",
             images=left.shape[feature],

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax._src import dispatch  # no public name evaluates a primitive
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
@@ -238,8 +239,7 @@ def _batch(
 def _define(
     primitive: Primitive, type_: Any, jvp: Any, transpose: Any, meaning: Any
 ) -> None:
-    static = ("stacked", "dtype")[: 1 if primitive.multiple_results else 2]
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=static))
+    primitive.def_impl(functools.partial(dispatch.apply_primitive, primitive))
     primitive.def_abstract_eval(type_)
     ad.primitive_jvps[primitive] = jvp
     if transpose is not None:

@@ -15,8 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-# No public name says that a program is to be partitioned.
 from jax.interpreters import mlir
 from jax.typing import DTypeLike
 
@@ -72,10 +70,12 @@ def product_sum(x: jax.Array, stacked: int) -> jax.Array:
     """As products with rows of ones, ten times faster on the CPU.
 
     Sums of sums of a few hundred each: one long sum in float32 would lose digits. A
-    number of terms that `jax.export` is not to know cannot be cut, and is left to XLA.
+    number of terms that `jax.export` is not to know cannot be cut, nor can terms whose
+    types say that they are spread over a mesh; these are left to XLA.
     """
     count = count_of(x, stacked)
-    if not isinstance(count, int):
+    spread = jax.typeof(x).sharding.spec[stacked:-1]
+    if not isinstance(count, int) or any(axis is not None for axis in spread):
         return plain_sum(x, stacked)
     x = x.reshape(*x.shape[:stacked], count, x.shape[-1])
     if count > _LONGEST_SUM:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax._src import dispatch  # no public name evaluates a primitive
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -131,7 +132,7 @@ def _lower(ctx: mlir.LoweringRuleContext, *args: Any, **params: Any) -> Any:
     return call(ctx, *args, **params)
 
 
-_sgd_p.def_impl(jax.jit(_sgd_p.bind, static_argnames=("nesterov", "decoupled")))
+_sgd_p.def_impl(functools.partial(dispatch.apply_primitive, _sgd_p))
 _sgd_p.def_abstract_eval(_type)
 ad.primitive_jvps[_sgd_p] = _jvp
 batching.primitive_batchers[_sgd_p] = _batch

@@ -59,7 +59,10 @@ def mend(path: Path) -> list[Line]:
     lines = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            lines.append(json.loads(line))
+            found = json.loads(line)
+            if type(found) is not dict or not found:
+                raise ValueError("no object, or an empty one")
+            lines.append(found)
         except ValueError as error:
             raise InputError(
                 f"{path} is damaged at line {number}: delete it from there on, and "

@@ -26,6 +26,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 _HEADER_LIMIT = 1 << 20  # of safetensors itself: 100 MB, which become some 300
 _WRAPPERS = ("state_dict", "model")
+_FORMATS = "BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64".split()
+"""Number formats of safetensors that NumPy has; bfloat16 by ml_dtypes."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -69,21 +71,35 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path, header: int) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     if header > _HEADER_LIMIT:
         raise InputError(f"has a header of {header} bytes; {_HEADER_LIMIT} are allowed")
     try:
-        arrays = load_file(path)
+        with safe_open(path, "np") as file:
+            arrays = {name: _array(file, name) for name in file.offset_keys()}
     except SafetensorError as error:
         raise InputError(f"is damaged: {error}") from error
-    except (KeyError, TypeError) as error:  # what it does not know as a type of NumPy's
-        raise InputError(f"has a number format that NumPy has not: {error}") from error
     # The format forbids it, but of the library's checks it is the one that lacks.
     with path.open("rb") as file:
         json.loads(file.read(8 + header)[8:], object_pairs_hook=_unique)
     return arrays
+
+
+def _array(file: Any, name: str) -> np.ndarray:
+    """One array of an open file of safetensors."""
+    number = file.get_slice(name).get_dtype()
+    if number not in _FORMATS:
+        raise InputError(
+            f"has {name[:99]!r} in the number format {number}; {', '.join(_FORMATS)} "
+            "are allowed"
+        )
+    try:
+        return file.get_tensor(name)
+    except ValueError as error:  # an empty one can be of any shape in the file
+        raise InputError(
+            f"has {name[:99]!r} in a shape that NumPy cannot hold: {error}"
+        ) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -167,10 +167,11 @@ def _arrays(described: Any, storages: Mapping[str, Bytes], swap: bool) -> Any:
     """The object with arrays for its tensors, and for those in an inner dictionary."""
     if type(described) is not dict:
         return described
-    inner = [node for node in described.values() if type(node) is dict]
+    # By identity: a pickle can name one dictionary any number of times.
+    inner = {id(node): node for node in described.values() if type(node) is dict}
     tensors = [
         value
-        for node in (described, *inner)
+        for node in (described, *inner.values())
         for value in node.values()
         if type(value) is unpickle.Tensor
     ]
@@ -186,17 +187,16 @@ def _arrays(described: Any, storages: Mapping[str, Bytes], swap: bool) -> Any:
             "overlap, or a shape is wrong; save copies of them (tensor.clone())"
         )
 
-    def convert(node: dict[Any, Any], depth: int) -> dict[Any, Any]:
+    def convert(node: dict[Any, Any]) -> dict[Any, Any]:
         return {
             key: _view(value, numbers[value.storage.key])
             if type(value) is unpickle.Tensor
-            else convert(value, depth - 1)
-            if type(value) is dict and depth
             else value
             for key, value in node.items()
         }
 
-    return convert(described, 1)
+    made = {key: convert(node) for key, node in inner.items()}
+    return convert({k: made.get(id(v), v) for k, v in described.items()})
 
 
 def _numbers(storage: unpickle.Storage, raw: Bytes | None, swap: bool) -> Bytes:

@@ -264,6 +264,16 @@ def test_vgg_of_timm_is_that_of_torchvision():
     assert ours["classifier_3"]["kernel"].shape == (5, 5)
 
 
+def test_empty_weights_of_timm_are_refused(tmp_path):
+    path = tmp_path / "empty.safetensors"
+    empty = np.zeros((0, 3, 1, 1), np.float32)
+    weights.write(path, {"pre_logits.fc1.weight": empty})
+    with pytest.raises(
+        InputError, match=r"classifier.0.weight has shape \(0, 3\), not"
+    ):
+        load(path, "vgg11", 10, (32, 32, 3), layout="torchvision")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "vgg16_bn"])
 def test_names_and_shapes_of_timm(name):
     """Of timm itself, where it is installed."""

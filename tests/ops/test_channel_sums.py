@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from jaxdl.ops import engine as engines
@@ -279,6 +279,17 @@ def test_a_batch_spread_over_devices(how):
     found = jax.jit(total)(g, x, centre)
     for ours, (expected, magnitude) in zip(found, sums64(g, x, centre), strict=True):
         assert np.max(np.abs(ours - expected) / magnitude) < 1e-6
+
+
+def test_types_that_name_an_axis_of_a_mesh(engine):
+    """Its parts do not divide into the sums of a product with ones."""
+    x = drawn((64, 7, 7, 16))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    expected = jax.jit(norm.moments)(x)
+    with jax.set_mesh(mesh):
+        found = jax.jit(norm.moments)(jax.device_put(x, PartitionSpec("data")))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_kernels_are_really_called(engine):

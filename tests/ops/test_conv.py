@@ -644,6 +644,21 @@ def test_without_an_engine_they_are_not(enabled, normal):
     assert layouts - {"b01f_01io->b01f"}
 
 
+def test_a_forward_convolution_of_images_that_come_last_is_recognised(normal):
+    from jaxdl.ops import report
+
+    def convolve(kernel, images):
+        numbers = ("CHWN", "IHWO", "CHWN")
+        return jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=numbers
+        )
+
+    (row,) = report.convolutions(
+        convolve, normal((8, 3, 3, 64)), normal((8, 14, 14, 32))
+    )
+    assert row.convolution.direction == "forward"
+
+
 def test_every_convolution_of_a_gradient_is_recognised(normal):
     """As what it is: three forward, three kernels' gradients, two of inputs."""
     from jaxdl.ops import report

@@ -14,11 +14,11 @@ import jaxlib
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdl.errors import InputError
 from jaxdl.ops import engine as engines
-from jaxdl.ops import native
+from jaxdl.ops import native, norm
 
 SPLIT, WHOLE = PartitionSpec("data"), PartitionSpec()
 
@@ -181,6 +181,78 @@ def test_shard_map_and_pmap_compute_on_each_device(engine, normal):
     value, (by_kernel, by_images) = by_device(kernel, parts)
     found = value[0], (by_kernel[1], by_images.reshape(images.shape))
     assert_close(found, reference(normal))
+
+
+def convolved(kernel, images):
+    return lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ).sum()
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_types_that_name_an_axis_of_a_mesh_are_jaxs(engine, normal, devices):
+    kernel, images = example(normal)
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Explicit,))
+    gradient = jax.grad(lambda *a: convolved(*a), (0, 1))
+    expected = jax.jit(gradient)(kernel, images)
+    with jax.set_mesh(mesh):
+        args = jax.device_put(kernel, WHOLE), jax.device_put(images, SPLIT)
+        found = jax.jit(gradient)(*args)
+        assert "jaxdl" not in jax.jit(gradient).lower(*args).as_text()
+    assert_close(found, expected)
+
+
+def test_a_shard_map_over_a_part_of_the_mesh_is_partitioned_by_xla(engine, normal):
+    """The rest of it may hold parts of the images still."""
+    kernel, images = example(normal)
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model"))
+    mapped = jax.shard_map(
+        lambda *a: lax.psum(convolved(*a), "data"),
+        mesh=mesh,
+        in_specs=(WHOLE, SPLIT),
+        out_specs=WHOLE,
+        axis_names={"data"},
+    )
+    spread = NamedSharding(mesh, PartitionSpec(("data", "model")))
+    args = kernel, jax.device_put(images, spread)
+    compiled = jax.jit(mapped).lower(*args).compile()
+    assert_close(compiled(*args), jax.jit(convolved)(kernel, images))
+    assert 'custom_call_target="jaxdl' not in compiled.as_text()
+    assert "all-gather" not in compiled.as_text()
+
+
+def test_without_jit_it_computes_the_same(engine, normal):
+    kernel, images = example(normal)
+
+    def everything(kernel, images):
+        moments = norm.moments(images)
+        scaled = norm.affine(images, *moments, jnp.ones(8), dtype=jnp.float32)
+        sums = norm.channel_sums(scaled, images, moments[0])
+        return *moments, *sums, *step(kernel, scaled)
+
+    with jax.disable_jit():
+        found = everything(kernel, images)
+    assert_close(found, jax.jit(everything)(kernel, images))
+
+
+DENORMAL = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxdl import ops
+ops.enable()
+jax.jit(lambda a: a @ a)(jnp.ones((256, 256), jnp.bfloat16)).block_until_ready()
+convolve = jax.jit(lambda x, k: jax.lax.conv_general_dilated(
+    x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+x, k = jnp.full((16, 24, 24, 32), 1e-39), jnp.ones((5, 5, 32, 32))
+print(*{np.asarray(convolve(x, k)).tobytes() == bytes(4 * x.size) for _ in range(12)})
+"""
+
+
+def test_denormal_numbers_are_flushed_on_every_thread(native_engine):
+    """XLA's threads do; TBB's have the mode of the thread that planned, Python's."""
+    done = subprocess.run(
+        [sys.executable, "-c", DENORMAL], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 # Where the native engine is missing.

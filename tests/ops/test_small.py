@@ -84,7 +84,7 @@ def assert_equals_the_definition(operands, padding, strides):
 def test_equals_the_definition(
     images, size, kernel, channels, outputs, padding, strides, seed
 ):
-    # With more, JAX's input gradient pads by less than nothing, which is left to XLA.
+    # With more, JAX's input gradient pads by less than nothing, which is no "small".
     padding = tuple(
         (min(before, k - 1), min(after, k - 1))
         for (before, after), k in zip(padding, kernel, strict=True)

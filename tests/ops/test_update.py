@@ -59,6 +59,15 @@ def test_step_is_numpys(engine, nesterov, decoupled, donated):
     close(found, by_numpy(*args, 0.3, nesterov, decoupled))
 
 
+def test_an_infinite_parameter_spoils_no_trace(engine):
+    p, t, g = jnp.array([jnp.inf, 1.0]), jnp.zeros(2), jnp.ones(2)
+    step = functools.partial(update.sgd, momentum=0.9, decays=(0.1,), nesterov=True)
+    for decoupled, first in ((True, 1.0), (False, jnp.inf)):
+        compute = jax.jit(functools.partial(step, decoupled=decoupled))
+        _, (trace,) = compute([p], [t], [g], jnp.float32(0.5))
+        np.testing.assert_allclose(trace, [first, 1.0 if decoupled else 1.1])
+
+
 def test_numbers_may_be_traced(engine):
     args = arrays(0), arrays(1), arrays(2)
 

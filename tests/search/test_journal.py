@@ -27,6 +27,16 @@ def test_a_kill_at_any_byte_loses_no_whole_line(tmp_path):
         assert journal.mend(path) == [*kept, LINES[1]]
 
 
+@pytest.mark.parametrize("line", ["5", "{}", "null", "[]", '[{"kind": "result"}]', ""])
+def test_a_line_that_is_no_object_is_damaged(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    text = f'{{"kind": "proposed"}}\n{line}\n'
+    path.write_text(text)
+    with pytest.raises(InputError, match="damaged at line 2"):
+        journal.mend(path)
+    assert path.read_text() == text
+
+
 def test_damage_and_a_full_disk_are_told(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"kind": "proposed"}\nrubbish\n{}\n')

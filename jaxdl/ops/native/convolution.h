@@ -40,8 +40,8 @@ class Convolution {
   virtual size_t workspace() const = 0;  // bytes
 
   // Forward and input gradient: (operand, kernel) -> result; weight gradient: (images,
-  // outputs' gradient) -> kernel's gradient. Allocates nothing; may run on several
-  // threads at once, each with a workspace of its own.
+  // outputs' gradient) -> kernel's gradient. May run on several threads at once, each
+  // with a workspace of its own.
   virtual void Run(Pool& pool, void* left, void* right, void* result,
                    void* workspace) const = 0;
 };

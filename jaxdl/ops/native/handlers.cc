@@ -1,8 +1,10 @@
 // Convolutions as targets of XLA's FFI.
 //
 // The geometry comes as an attribute. From it a convolution is made once per compiled
-// program ("instantiate"); executing it allocates nothing, for XLA hands it a workspace
+// program ("instantiate"); executing it allocates no workspace, for XLA hands it one
 // whose size was asked for (jaxdl_conv_plan) when the program was traced.
+
+#include <xmmintrin.h>
 
 #include <cstring>
 #include <stdexcept>
@@ -24,7 +26,17 @@ struct Prepared {
 };
 ffi::TypeId Prepared::id = {};
 
+// TBB's tasks compute with the modes of the thread that came to it first. XLA's threads
+// flush denormal numbers to zero; Python's, which plans, would not.
+struct Flushing {
+  static constexpr unsigned kResults = 1 << 15, kOperands = 1 << 6;
+  const unsigned before = _mm_getcsr();
+  Flushing() { _mm_setcsr(before | kResults | kOperands); }
+  ~Flushing() { _mm_setcsr(before); }
+};
+
 std::unique_ptr<Convolution> Make(const int64_t* fields) {
+  const Flushing flushing;
   Geometry g;
   std::memcpy(&g, fields, sizeof g);
   switch (g.algorithm) {

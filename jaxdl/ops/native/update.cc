@@ -30,14 +30,13 @@ struct Piece {
 FOR_EACH_MACHINE void Step(const Piece& piece, const Rule& rule) {
   const auto [p, t, g, to_p, to_t, count, decay] = piece;
   const auto [rate, momentum, nesterov, decoupled] = rule;
-  const float early = decoupled ? 0 : decay, late = decoupled ? decay : 0;
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
-    const float slope = g[i] + early * p[i];
+    const float slope = decoupled ? g[i] : g[i] + decay * p[i];
     const float moved = slope + momentum * t[i];
     const float along = nesterov ? slope + momentum * moved : moved;
     to_t[i] = moved;
-    to_p[i] = p[i] - rate * (along + late * p[i]);
+    to_p[i] = p[i] - rate * (decoupled ? along + decay * p[i] : along);
   }
 }
 
