@@ -137,7 +137,8 @@ class Ablation(NamedTuple):
                 f"over paired differences. The rule: *supported* where the interval of "
                 f"the average change lies wholly on the claimed side of 0, *refuted* "
                 f"where it lies wholly on the other, else *not shown*. The intervals "
-                f"cover seeds, not other networks, data or lengths of training; and a "
+                f"cover seeds, not other networks, data or lengths of training, and "
+                f"each stands for itself, not corrected for their number; and a "
                 f"gap can fall because training accuracy does, which helps nobody.",
             ]
         )
