@@ -26,7 +26,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 _HEADER_LIMIT = 1 << 20  # of safetensors itself: 100 MB, which become some 300
 _WRAPPERS = ("state_dict", "model")
-_FORMATS = "BOOL U8 I8 U16 I16 U32 I32 U64 I64 F16 BF16 F32 F64 C64".split()
+_INTEGERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+_FORMATS = (*_INTEGERS, "F16", "BF16", "F32", "F64", "C64")
 """Number formats of safetensors that NumPy has; bfloat16 by ml_dtypes."""
 
 
