@@ -12,7 +12,18 @@ architecture. LeNet-5's comes from
         learning_rate=log:0.02:0.5 weight_decay=log:5e-5:1e-3 \
         label_smoothing=0,0.1 ema=0.999
 
-The rates of the others are those that are in use for such networks at this batch size;
+ResNet's are the usual ones, and a search of ResNet-18 with the ImageNet stem finds no
+better: of nine drawn settings (rates 0.02 to 0.5, decays 5e-5 to 2e-3, both kinds of
+labels; --rungs 2 6) the best has 92.04 % of the validation images after 6 epochs, and
+of the six of
+
+    python -m experiments.search --dataset=synthetic_svhn --ablation-epochs=0 \
+        --sampler=grid --trials=6 --rungs 6 --space arch=resnet18 layout=torchvision \
+        learning_rate=0.1,0.2 weight_decay=5e-4,1e-3,2e-3 augment=digits \
+        label_smoothing=0.1 ema=0.999
+
+the recipe's own is the first, with 92.06 (the next three have 91.96 to 91.98). The
+rates of AlexNet and VGG are those that are in use for such networks at this batch size;
 they have not been searched here.
 
 Nothing here imports JAX.
