@@ -292,7 +292,7 @@ def _explained(error: BaseException) -> tuple[str, int] | None:
     if type(error).__name__ in ("DivergedError", "WrongNumbersError"):
         return said, 1
     if type(error).__name__ == "JaxRuntimeError" and "ut of memory" in said:
-        return f"{said} A smaller --batch-size or --arch needs less", 2
+        return f"{said} A smaller --batch-size, --arch or --image-size needs less", 2
     return None
 
 

@@ -139,7 +139,8 @@ def _reading(table: Sequence[Row]) -> str | None:
         "FLOPs are of one image forward, a multiply-add being two. Images/s are of "
         "training alone, the median over seeds; time is the mean wall time of a run "
         "over all its sessions, evaluation and compilation included. Both are by the "
-        "clock: other work on the machine and pauses make them look slower. The "
+        "clock: other work on the machine and pauses make them look slower, and rows "
+        "may come from different machines, of the same name even. The "
         "assignment trained pretrained networks; it does not say which VGG, and gives "
         "no figure for AlexNet."
     )

@@ -124,6 +124,11 @@ def load(config: Config) -> Dataset:
             f"--images must be at least {least}, so that a batch of {BATCH} is left to "
             f"the setting without zeros, not {config.images}"
         )
+    if config.images is not None and config.images > len(train.labels):
+        raise InputError(
+            f"--images must be at most {len(train.labels)}, the training images of "
+            f"{dataset.name}, not {config.images}"
+        )
     cut = Split(train.images[: config.images], train.labels[: config.images])
     most = max(setting.steps or 0 for setting in SETTINGS)
     if (total := len(cut.labels) // BATCH * config.epochs) <= most:

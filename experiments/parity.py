@@ -68,6 +68,8 @@ def cases(config: ParityConfig) -> list[tuple[str, int]]:
     Raises:
         InputError: there is no such architecture, or nothing is left.
     """
+    if not config.architectures:
+        raise InputError(f"--architectures needs at least one of {', '.join(NAMES)}")
     for name in config.architectures:
         if name not in NAMES:
             raise InputError(

@@ -4,7 +4,8 @@ Examples:
     python -m experiments.predict checkpoints/svhn/RUN house.jpg door.png
     python -m experiments.predict checkpoints/mnist/RUN digit.png --json
 
-Images of any size are resized to the size that the model was trained on.
+Images of any size are resized to the size that the model was trained on. What is
+transparent counts as black.
 
 MNIST's digits are light on dark and centred: give such images to a model of it.
 """
@@ -57,6 +58,12 @@ def main() -> None:
     pixels = np.stack(
         [image_files.read(path, run.facts.image_shape) for path in config.images]
     )
+    for path, image in zip(config.images, pixels, strict=True):
+        if image.min() == image.max():
+            raise InputError(
+                f"{path} is of one colour, with nothing on it to name (what is "
+                f"transparent counts as black: give a dark drawing a light ground)"
+            )
     unknown = np.zeros(len(pixels), np.int32)
     logits = run.evaluate(run.variables, Split(pixels, unknown)).logits
     classes = run.facts.classes

@@ -44,6 +44,13 @@ def obtain(config: Config, dataset: Dataset) -> tuple[Source, Origin]:
     facts = assemble.facts(dataset.train, dataset.classes)
     if config.pretrained is not None:
         return _from_weights(_recipe(config), facts)
+    if config.source is None and facts.image_shape != (32, 32, 3):
+        raise InputError(
+            f"--dataset={dataset.name} has images of "
+            f"{'x'.join(map(str, facts.image_shape))}, and a source that is trained "
+            f"here takes 32x32x3: give --source=RUN, or a set of such images "
+            f"(mnist_colour, mnist_embedded_colour, svhn_cropped)"
+        )
     path = Path(config.source) if config.source else _trained_here(config)
     return _from_run(path, _recipe(config), facts, dataset.name)
 

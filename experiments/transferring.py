@@ -136,7 +136,10 @@ def validate(config: Config) -> None:
         ("seeds", config.seeds),
     ):
         if not given or len(set(given)) < len(given):
-            raise InputError(f"--{name} must be one or more, each of them once")
+            said = " ".join(map(str, given)) or "none"
+            raise InputError(
+                f"--{name} must be one or more, each of them once, not {said}"
+            )
     if "scratch" not in config.arms or len(config.arms) < 2:
         raise InputError('--arms must be "scratch" and one or more to compare with it')
     if len(config.seeds) < 2:

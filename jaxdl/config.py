@@ -71,16 +71,19 @@ class ModelConfig:
     arch: str = "fnn"
     """Architecture; `python -m experiments.models` lists them all."""
     hidden: tuple[int, ...] | None = None
-    """fnn: sizes of the hidden layers."""
+    """fnn: sizes of the hidden layers, for instance --hidden 512 256, which is also
+    what there is without this option. Without numbers: a linear classifier."""
     activation: Literal["relu", "gelu", "tanh", "sigmoid"] | None = None
-    """fnn: activation of the hidden layers."""
+    """fnn: activation of the hidden layers. Without this option: relu."""
     batch_norm: bool | None = None
-    """fnn: batch normalisation before each activation."""
+    """fnn: batch normalisation before each activation, True or False.
+    Without this option: False."""
     dropout: float | None = None
-    """fnn, alexnet, vgg: probability of dropping a hidden unit."""
+    """fnn, alexnet, vgg: probability of dropping a hidden unit.
+    Without this option: 0.5 in alexnet and in vgg as torchvision has it, else 0."""
     layout: Literal["small", "torchvision"] | None = None
-    """alexnet, vgg, resnet: "small" is made for 32x32 images.
-    "torchvision" is the ImageNet network exactly as torchvision has it."""
+    """alexnet, vgg, resnet: "small" is made for 32x32 images, and what there is without
+    this option. "torchvision" is the ImageNet network exactly as torchvision has it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the activations. Parameters always stay float32."""
     pretrained: str | None = None

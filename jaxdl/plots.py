@@ -42,7 +42,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure:
     for ax, name in zip(axes, ("loss", "accuracy", "learning_rate"), strict=True):
         ax.set_title(name.replace("_", " "), fontsize="medium", color=GREY)
         ax.set_xlabel("step")
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         plain(ax, grid="both")
         _line(ax, train, name, "train", color=BLUE, linewidth=1.3)
         if name != "learning_rate":
@@ -244,6 +244,8 @@ def _line(
     """Draws one metric over the steps, if there is any."""
     if lines:
         steps = [line["step"] for line in lines]
+        if len(steps) == 1:  # a line of one point does not show
+            style.setdefault("marker", "o")
         ax.plot(steps, [line[name] for line in lines], label=label, **style)
 
 

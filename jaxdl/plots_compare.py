@@ -87,7 +87,7 @@ def curves(found: Sequence[Curve], title: str) -> Figure:
         )
     ax.set_xlabel("epoch")
     ax.set_ylabel("validation error")
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     _percent_log(ax, errors)
     plain(ax, grid="both")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

@@ -93,7 +93,8 @@ def examples(
         one is in the cache, as it is where a run is evaluated or resumed.
       cache_dir: where prepared data lie and downloads go.
       auto: the set was not asked for by name.
-      notices: gets a line where the cache cannot be written.
+      notices: gets a line where the cache cannot be written, and with `auto` where
+        `raw_dir` is of another set.
       units: what each set consists of.
 
     Raises:
@@ -102,6 +103,10 @@ def examples(
       UnavailableError: there is no way to the data.
     """
     if raw_dir is not None and not _meant(raw_dir, name, cache_dir, auto, units):
+        if auto:
+            notices.append(
+                f"--raw-dir={raw_dir} holds files of another set, and none of {name}."
+            )
         raw_dir = None
     found: cache.Arrays = {}
     for unit in units[name]:

@@ -173,7 +173,7 @@ def _problem(arch: Arch, option: str, value: Any) -> str | None:
         isinstance(value, Sequence)
         and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value)
     ):
-        return "must be whole numbers of at least 1, as in (512, 256)"
+        return "must be whole numbers of at least 1, as in 512 256"
     if option == "activation" and value not in _ACTIVATIONS:
         return f"must be one of {', '.join(_ACTIVATIONS)}"
     if option == "layout" and value not in arch.layouts:

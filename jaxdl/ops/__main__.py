@@ -24,7 +24,7 @@ class Config:
     Without this option: only what is active."""
     layout: Literal["small", "torchvision"] | None = None
     """Layout of those architectures that have several."""
-    size: int = 32
+    image_size: int = 32
     """Side of the images, in pixels."""
     channels: int = 3
     """Channels of the images."""
@@ -59,16 +59,18 @@ def convolutions(config: Config) -> str:
     from jaxdl.ops import report
 
     assert config.arch is not None
-    for name in ("size", "channels", "batch_size"):
+    for name in ("image_size", "channels", "batch_size"):
         if (value := getattr(config, name)) < 1:
             option = name.replace("_", "-")
             raise InputError(f"--{option} must be at least 1, not {value}")
     options = {"layout": config.layout} if config.layout else {}
-    registry.check_input(config.arch, config.layout, config.size, config.size)
+    registry.check_input(
+        config.arch, config.layout, config.image_size, config.image_size
+    )
     model = registry.build(
         config.arch, num_classes=10, dtype=config.precision, **options
     )
-    shape = (config.batch_size, config.size, config.size, config.channels)
+    shape = (config.batch_size, config.image_size, config.image_size, config.channels)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     key = jax.random.key(0)
     variables = jax.eval_shape(model.init, key, images)

@@ -88,7 +88,10 @@ def validate(study: Study) -> None:
             "(--rungs without numbers makes one rung of each trial's own epochs)"
         )
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):
-        raise InputError("--seeds must be one or more numbers, each of them once")
+        given = " ".join(map(str, study.seeds)) or "none"
+        raise InputError(
+            f"--seeds must be one or more numbers, each of them once, not {given}"
+        )
     for seed in study.seeds:
         runs.check_seed("--seeds", seed)
     if study.sampler == "grid":

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,14 +104,17 @@ def restore(
       InputError: there are checkpoints, but none is whole, or they belong to another
         model.
     """
-    failures = []
-    for step in sorted(manager.all_steps(), reverse=True):
-        try:
-            host, record = _read(manager, step, like)
-        except Exception as error:  # as in `save`
-            failures.append(f"step {step}: {_first_line(error)}")
-            continue
-        return from_host(host), record
+    failures, gone = [], True
+    while gone:  # of a run that goes on: it deletes what it has bettered
+        failures, gone = [], False
+        for step in sorted(manager.all_steps(read=True), reverse=True):
+            try:
+                host, record = _read(manager, step, like)
+            except Exception as error:  # as in `save`
+                failures.append(f"step {step}: {_first_line(error)}")
+                gone = gone or not _stays(manager, step)
+                continue
+            return from_host(host), record
     if failures:
         raise InputError(
             f"no checkpoint in {manager.directory} can be restored "
@@ -118,6 +122,12 @@ def restore(
             f"start a new run under another --name"
         )
     return None
+
+
+def _stays(manager: Manager, step: int) -> bool:
+    """Whether a checkpoint that cannot be read is still there a moment later."""
+    time.sleep(0.2)  # Orbax deletes one file after the other
+    return (Path(manager.directory) / str(step)).exists()
 
 
 def forget_after(manager: Manager, step: int) -> None:

@@ -82,9 +82,8 @@ def obtain(
         network.download(home + newest, ours / newest, _digest(newest), progress)
     except InputError as error:
         raise InputError(
-            "; ".join([*faults, str(error)]) + f". By hand: put {newest} (from {home}) "
-            f"into {ours}, or give the file, with --layout=torchvision "
-            "--normalise=imagenet"
+            "; ".join([*faults, str(error)])
+            + f". By hand: put {newest} (from {home}) into {ours}"
         ) from error
     return ours / newest
 

@@ -114,7 +114,16 @@ def test_a_folder_for_the_other_set(mnist, svhn, tmp_path, offline):
     """As when JAXDL_RAW_DIR names MNIST's files and SVHN is asked for."""
     units = mnist.units | svhn.units
     with pytest.raises(official.UnavailableError):  # falls back
-        get(svhn, tmp_path / "c", raw_dir=mnist.folder, auto=True, units=units)
+        get(
+            svhn,
+            tmp_path / "c",
+            raw_dir=mnist.folder,
+            auto=True,
+            units=units,
+            notices=(notices := []),
+        )
+    (notice,) = notices
+    assert notice.startswith(f"--raw-dir={mnist.folder} holds files of another set")
     with pytest.raises(InputError, match=r"lacks train_32x32\.mat") as caught:
         get(svhn, tmp_path / "c", raw_dir=mnist.folder, auto=False, units=units)
     assert not isinstance(caught.value, official.UnavailableError)

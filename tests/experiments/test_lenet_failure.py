@@ -128,6 +128,7 @@ def test_images_that_leave_no_batch_without_zeros_are_refused_at_once(
 BAD = {
     "epochs": (["--epochs=0"], ["--epochs", "0"]),
     "images": (["--images=5"], ["--images", "5", "128"]),
+    "too many": (["--images=100000"], ["--images", "100000", "at most"]),
     "one seed": (["--seeds", "3"], ["--seeds", "two"]),
     "seed twice": (["--seeds", "3", "3"], ["--seeds", "once"]),
     "name": (["--name=.."], ["--name", ".."]),

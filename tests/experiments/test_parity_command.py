@@ -24,6 +24,7 @@ def test_what_does_not_fit_is_left_out():
     ("options", "line"),
     [
         (["--architectures", "lenet5"], "--architectures knows alexnet, .*'lenet5'"),
+        (["--architectures"], "--architectures needs at least one of alexnet, vgg11"),
         (["--architectures", "alexnet", "--sizes", "32"], "--sizes .*alexnet 63.* 32"),
         (["--weights", "none.pth"], "--weights needs --architectures"),
         (

@@ -167,7 +167,7 @@ def test_damage_anywhere_is_borne_or_refused(tmp_path_factory, data):
 @pytest.fixture
 def photographs(tmp_path):
     paths = [tmp_path / name for name in ("one.png", "wide.png", "photo.jpg")]
-    picture("L", 1, 1).save(paths[0])
+    picture("L", 3, 2).save(paths[0])
     picture("RGBA", 300, 20).save(paths[1])
     picture("RGB", 640, 480).save(paths[2])
     return paths
@@ -221,6 +221,17 @@ def test_one_bad_image_of_several_is_an_error(mnist_run, photographs, invoke):
     bad = photographs[0].with_name("none.png")
     done = invoke("predict", mnist_run, photographs[0], bad, "--json")
     assert done == (2, "", f"error: no image file {bad}\n")
+
+
+def test_an_image_with_nothing_on_it_is_an_error(mnist_run, tmp_path, invoke):
+    """A black drawing on no ground, which counts as black."""
+    path = tmp_path / "drawn.png"
+    drawn = np.zeros((40, 40, 4), np.uint8)
+    drawn[10:30, 15:25, 3] = 255
+    Image.fromarray(drawn).save(path)
+    done = invoke("predict", mnist_run, path)
+    assert done.code == 2 and done.out == ""
+    assert f"{path} is of one colour" in done.err and "light ground" in done.err
 
 
 def test_no_image_is_an_error(mnist_run, invoke):

@@ -180,7 +180,7 @@ def test_options_of_a_configuration():
         ("alexnet", {"dropout": float("nan")}, "got nan"),
         ("fnn", {"hidden": (128, 0)}, r"hidden of fnn .* got \(128, 0\)"),
         ("fnn", {"hidden": (1.5,)}, "whole numbers"),
-        ("fnn", {"hidden": 512}, r"as in \(512, 256\), got 512"),
+        ("fnn", {"hidden": 512}, "as in 512 256, got 512"),
         ("fnn", {"activation": "swish"}, "must be one of relu, .*, got 'swish'"),
         ("resnet18", {"layout": "large"}, "must be one of small, torchvision"),
     ],

@@ -176,6 +176,15 @@ def test_no_damage_to_one_file_gives_a_wrong_state(written, tmp_path, data) -> N
     assert record == {**RECORD, "best_epoch": step}
 
 
+def test_what_its_run_has_bettered_meanwhile_is_not_called_damaged(folder) -> None:
+    with checkpoints.open_manager(folder, 2) as manager:
+        assert manager.all_steps() == [2, 3]
+        shutil.move(folder / "3", folder / "4")  # as by another process
+        shutil.rmtree(folder / "2")
+        state, record = checkpoints.restore(manager, tiny().state)
+    assert int(state.step) == 3 and record["best_epoch"] == 3
+
+
 def test_where_all_are_damaged_the_line_says_so(folder) -> None:
     for step in (2, 3):
         for path in files(folder, step):
