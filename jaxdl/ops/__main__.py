@@ -118,9 +118,10 @@ def main() -> None:
     """Parses the command line and prints."""
     try:
         config = command_line.read(Config, __doc__, prog="python -m jaxdl.ops")
-        print(active())
+        parts = [active()]
         if config.arch is not None:
-            print(f"\n{convolutions(config)}")
+            parts.append(convolutions(config))
+        print("\n\n".join(parts))  # at once: `head` may close the pipe after a line
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
