@@ -278,6 +278,7 @@ def test_a_source_is_trained_once_and_can_be_a_file(tmp_path, invoke):
         (("--pretrained=nowhere.pth",), "nowhere.pth"),
         (("--pretrained=imagenet", "--arch=lenet5"), "no weights are published for"),
         (("--arch=lenet5_1998",), "--finetune=head"),
+        (("--dataset=mnist_embedded",), "--dataset=mnist_embedded has images of 28x28"),
     ],
 )
 def test_bad_options_end_in_a_line(options, said, invoke, tmp_path):
