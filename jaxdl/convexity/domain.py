@@ -60,10 +60,8 @@ def of(
         shapes: Of its inputs.
         data: Its inputs, as far as their values are known.
     """
-    real, signs = (
-        all(known[v].real for v in e.inputs),
-        [known[v].sign for v in e.inputs],
-    )
+    real = all(known[v].real for v in e.inputs)
+    signs = [known[v].sign for v in e.inputs]
     if any(0 in shapes[v] for v in e.inputs):  # a sum of no positive numbers is 0
         return Range(False)
     match e.primitive:
