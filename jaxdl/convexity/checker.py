@@ -123,7 +123,8 @@ def data(p: Place, c: Claim, what: str) -> bool:
 
 def shift(p: Place, c: Claim, what: str) -> bool:
     """The difference v - v is the constant 0, where v is always a real number."""
-    return c == Claim(c.base, "constant", shift=-1, base=c.base) and p.real[c.base]
+    v = c.variable
+    return p.real[v] and c == Claim(v, "constant", shift=-1, base=v)
 
 
 def weaken(p: Place, c: Claim, what: str) -> bool:

@@ -104,9 +104,11 @@ def restore(
       InputError: there are checkpoints, but none is whole, or they belong to another
         model.
     """
-    failures, gone = [], True
+    failures: list[str] = []
+    gone = True
     while gone:  # of a run that goes on: it deletes what it has bettered
-        failures, gone = [], False
+        failures.clear()
+        gone = False
         for step in sorted(manager.all_steps(read=True), reverse=True):
             try:
                 host, record = _read(manager, step, like)
