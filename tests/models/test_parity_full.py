@@ -1,8 +1,9 @@
 """Every network of torchvision, with everything in it random, at three sizes.
 
-    pytest -m long tests/models/test_parity_full.py -k "resnet50 and float64"
+    pytest -m long -n 1 tests/models/test_parity_full.py -k "resnet50 and float64"
 
-What is compared and how is said in `experiments.parity_measure`.
+VGG takes up to 12 GB, in each process (-n). What is compared and how is said in
+`experiments.parity_measure`.
 """
 
 import jax
@@ -12,6 +13,7 @@ import torch_reference as reference
 from experiments import parity_measure as parity
 from jaxdl import ops
 from jaxdl.models import registry
+from jaxdl.ops import engine as engines
 
 NAMES = [name for name in registry.names() if registry.spec(name).torchvision]
 SMALLEST = {
@@ -30,6 +32,12 @@ def fast():
     yield
     ops.disable()
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _give_memory_back():
+    yield
+    engines.release_memory()
 
 
 def long_but(quick, cases):
