@@ -74,7 +74,7 @@ def machine() -> dict[str, str]:
     """Where and when it was measured."""
     models = [line for line in runtime.cpu_info() if line.startswith("model name")]
     model = models[0].partition(":")[2].strip() if models else platform.processor()
-    flags = " ".join(line for line in runtime.cpu_info() if line.startswith("flags"))
+    flags = runtime.cpu_flags()
     sets = [s for s in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if s in flags]
     return {
         "cpu": f"{model} ({', '.join(sets)})" if sets else model,

@@ -100,7 +100,6 @@ def begin(
             state, stored = found
             record = loop.Record(**stored)
             checkpoints.forget_after(folder.latest, int(state.step))
-            checkpoints.save(folder.latest, state, stored)
         elif job.weights is not None:  # killed before its first checkpoint
             file = weights.obtain_again(job.config, job.weights)
             state = assemble.initial_state(job.config, job.parts, job.facts, file)
@@ -114,6 +113,8 @@ def newest(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """The last state that was saved, and its record; None where there is none.
 
+    Afterwards it is the latest checkpoint.
+
     That is the best one where a run was killed between the two: `loop.fit` saves the
     best before the latest. To go on from an older one could end, on another machine, in
     other bits, and with a best state that the run's record does not know.
@@ -125,8 +126,12 @@ def newest(
     last = -1 if found is None else int(found[0].step)
     if (folder.best.latest_step() or 0) > last:
         # A damaged one may yet be bettered; if not, the test at the end says so.
+        ahead = None
         with contextlib.suppress(InputError):
-            return checkpoints.restore(folder.best, like)
+            ahead = checkpoints.restore(folder.best, like)
+        if ahead is not None:
+            checkpoints.save(folder.latest, *ahead)
+            return ahead
     return found
 
 

@@ -283,9 +283,8 @@ def _vectors() -> str:
 
     Nothing where Linux does not say.
     """
-    flags = " ".join(line for line in runtime.cpu_info() if line.startswith("flags"))
-    sets = {"avx512f": ", AVX-512", "avx2": ", AVX2"}
-    return next((name for flag, name in sets.items() if flag in flags.split()), "")
+    sets, flags = {"avx512f": ", AVX-512", "avx2": ", AVX2"}, runtime.cpu_flags()
+    return next((name for flag, name in sets.items() if flag in flags), "")
 
 
 def _processor() -> str:

@@ -151,6 +151,12 @@ def cpu_info() -> list[str]:
         return []
 
 
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processors, as Linux calls them; none elsewhere."""
+    lines = [line for line in cpu_info() if line.startswith("flags")]
+    return set(lines[0].partition(":")[2].split()) if lines else set()
+
+
 def _number(variable: str) -> int:
     value = os.environ.get(variable, "")
     if not value.isdecimal():

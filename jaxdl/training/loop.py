@@ -153,7 +153,7 @@ def fit(
     per_epoch = schedule.steps_per_epoch
     step = int(state.step)
     saved = time.monotonic()
-    compiled = False
+    compiled = stopping = False
 
     def save(manager: Manager) -> None:
         checkpoints.save(manager, state, record._asdict())
@@ -207,14 +207,14 @@ def fit(
         save(latest)
         saved = time.monotonic()
         (stopping,) = _agree(stop())
-        if stopping and step < schedule.epochs * per_epoch:
-            checkpoints.wait(latest)
-            yield Finished(state, record, "stopped")
-            return
+        if stopping:
+            break
 
     checkpoints.wait(latest)
-    done = step == schedule.epochs * per_epoch
-    yield Finished(state, record, "done" if done else "patience")
+    if step == schedule.epochs * per_epoch:
+        yield Finished(state, record, "done")
+    else:
+        yield Finished(state, record, "stopped" if stopping else "patience")
 
 
 class _Stretch(NamedTuple):
