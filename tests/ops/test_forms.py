@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdl.ops import forms
+from jaxdl.ops import forms, winograd
 from jaxdl.ops.geometry import Convolution
 
 DIRECTIONS = ("forward", "input gradient", "weight gradient")
@@ -142,6 +142,61 @@ def test_small_maps_with_many_channels(side, strides, dtype):
     """As deep in a network, where the rules take another form at almost every size."""
     one = ((1, 1), (1, 1))
     conv = convolution(32, (side, side), 256, (3, 3), 256, strides, (1, 1), one, dtype)
+    assert_right(conv)
+
+
+def by_winograd(conv, left, right):
+    """Where it has a form of its own."""
+    if conv.direction == "forward":
+        return winograd.forward(conv, left, right)
+    if conv.direction == "input gradient":
+        return winograd.input_gradient(conv, left, right)
+    return forms.compute(conv, left, right)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    st.tuples(PADS, PADS),
+    st.sampled_from([(1, 3, 5), (2, 4, 4)]),
+)
+def test_winograd_of_whole_numbers_is_exact(size, padding, counts):
+    images, channels, outputs = counts
+    conv = convolution(
+        images, size, channels, (3, 3), outputs, (1, 1), (1, 1), padding, jnp.float32
+    )
+    found = computed(conv, by_winograd)
+    for ours, expected in zip(found, by_definition(conv), strict=True):
+        np.testing.assert_array_equal(ours, expected.astype(np.float32))
+
+
+def test_winograd_where_channels_are_many():
+    """It is chosen there, and rounds as a plain sum in float32 does."""
+    one = ((1, 1), (1, 1))
+    conv = convolution(12, (4, 5), 256, (3, 3), 128, (1, 1), (1, 1), one, jnp.float32)
+    random = np.random.default_rng(0)
+    drawn = [
+        random.normal(size=array.shape).astype(np.float32).astype(np.float64)
+        for array in operands(conv)
+    ]
+    for ours, chosen, expected in zip(
+        computed(conv, by_winograd, drawn),
+        computed(conv, drawn=drawn),
+        by_definition(conv, drawn),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(chosen, ours)
+        off = np.abs(ours - expected).max() / np.abs(expected).max()
+        assert off < 2e-6
+
+
+@pytest.mark.parametrize("images", [16, 17])
+def test_large_images_in_halves(images):
+    one = ((1, 1), (1, 1))
+    conv = convolution(
+        images, (32, 32), 64, (3, 3), 8, (1, 1), (1, 1), one, jnp.float32
+    )
+    assert images * 32 * 32 * 64 >= 2**20  # where the weight gradient takes halves
     assert_right(conv)
 
 
