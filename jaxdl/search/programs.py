@@ -294,7 +294,7 @@ def epochs(
       data: from `material`.
 
     Yields:
-      Their states after each epoch; donated to the next one.
+      Their states after each epoch, computed; donated to the next one.
     """
     # Places that no trial needs compute a copy of the last one.
     padded = [several[min(i, len(several) - 1)] for i in range(program.width)]
@@ -308,7 +308,8 @@ def epochs(
     states = program.start([config.run.seed for config in padded])
     for epoch in range(padded[0].run.epochs):
         states = program.epoch(states, stacked, every_rate[:, epoch], epoch)
-        yield states
+        # Here a signal is heard; a later call that waits for this one would not hear it.
+        yield jax.block_until_ready(states)
 
 
 def _everywhere(tree: Any, mesh: Mesh) -> Any:
