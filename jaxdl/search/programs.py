@@ -308,7 +308,7 @@ def epochs(
     states = program.start([config.run.seed for config in padded])
     for epoch in range(padded[0].run.epochs):
         states = program.epoch(states, stacked, every_rate[:, epoch], epoch)
-        # Here a signal is heard; a later call that waits for this one would not hear it.
+        # Here a signal is heard; where a later call waits for this one, it is not.
         yield jax.block_until_ready(states)
 
 

@@ -76,7 +76,7 @@ def together(several, splits, devices, lanes):
     for first in range(0, len(several), program.width):
         lot = several[first : first + program.width]
         for states in programs.epochs(lot, program, data):
-            assert all(leaf.is_ready() for leaf in jax.tree.leaves(states))
+            assert all(leaf.is_ready() for leaf in jax.tree.leaves(states.variables))
         scores = program.score(states, data.validation)
         for i in range(len(lot)):
             yield jax.tree.map(lambda x, i=i: x[i], states), scores.accuracy[i]
