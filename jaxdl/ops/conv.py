@@ -24,7 +24,7 @@ from jax import lax
 from jax._src.lax.convolution import _conv_general_dilated_lower
 from jax.interpreters import mlir
 
-from jaxdl.ops import engine, forms, native, taps
+from jaxdl.ops import engine, forms, native, taps, winograd
 from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
 
 _xla_lowering = functools.partial(
@@ -121,15 +121,7 @@ def _saves_multiplications(conv: Convolution) -> bool:
     and the channels enough to be worth that of the pixels. Where a pixel is infinite,
     its tile is NaN (oneDNN's weight gradients in bfloat16 spread it, too).
     """
-    shorter = min(*conv.size, *conv.result)
-    tiles = conv.images * math.prod((side + 1) // 2 for side in conv.result)
-    return (
-        native.lanes() >= 8
-        and conv.kernel == (3, 3)
-        and _is_dense(conv)
-        and shorter >= 4
-        and tiles >= 128
-    )
+    return native.lanes() >= 8 and _is_dense(conv) and winograd.tiles(conv) >= 128
 
 
 def _is_dense(conv: Convolution) -> bool:

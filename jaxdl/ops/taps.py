@@ -9,7 +9,7 @@ and what is returned are float32, or float64 where the operands are.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -170,16 +170,3 @@ def put(
     )
     zero = jnp.zeros((), part.dtype)
     return lax.pad(part, zero, ((0, 0, 0), *pads, (0, 0, 0)))
-
-
-def in_halves(compute: Callable[..., jax.Array], *maps: jax.Array) -> jax.Array:
-    """The results for both halves of the images, [2, ...]; of an odd number, [1, ...].
-
-    What comes before, batch norm and ReLU, XLA fuses into a transposition: it is then
-    computed at each pixel across the order of memory, at ten times the cost (ResNet-18,
-    small: 78 images/s, and 90 in halves). Into a loop XLA does not fuse.
-    """
-    count = maps[0].shape[0]
-    parts = 2 if count % 2 == 0 else 1
-    halves = tuple(a.reshape(parts, count // parts, *a.shape[1:]) for a in maps)
-    return lax.map(lambda half: compute(*half), halves)

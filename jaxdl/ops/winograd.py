@@ -15,6 +15,7 @@ and dilations 1; sums and what is returned are float32, or float64 where the ope
 are.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -26,6 +27,19 @@ from jaxdl.ops.taps import product
 
 Lines = Sequence[jax.Array]
 Transform = Callable[..., Lines]
+
+
+def tiles(conv: Convolution) -> int:
+    """How many tiles a convolution has; 0 where it is none by 3x3 at each pixel.
+
+    Maps below 4x4 count as none: most of their tiles would be padding.
+    """
+    steps = (*conv.strides, *conv.dilation)
+    if conv.kernel != (3, 3) or steps != (1, 1, 1, 1):
+        return 0
+    if min(*conv.size, *conv.result) < 4:
+        return 0
+    return conv.images * math.prod((side + 1) // 2 for side in conv.result)
 
 
 def forward(conv: Convolution, images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -72,13 +86,13 @@ def _tiles(
     images: jax.Array, lows: tuple[int, int], result: tuple[int, int]
 ) -> list[list[jax.Array]]:
     """[i][j] is pixel (i, j) of what each tile sees, [N, tiles down, across, C]."""
-    tiles = [-(-side // 2) for side in result]
+    counts = [-(-side // 2) for side in result]
     pads = [
         (low, 2 * count + 2 - side - low, 0)
-        for low, count, side in zip(lows, tiles, images.shape[1:3], strict=True)
+        for low, count, side in zip(lows, counts, images.shape[1:3], strict=True)
     ]
     padded = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-    down, across = (2 * count - 1 for count in tiles)
+    down, across = (2 * count - 1 for count in counts)
     return [
         [padded[:, i : i + down : 2, j : j + across : 2] for j in range(4)]
         for i in range(4)
