@@ -138,19 +138,23 @@ def assemble(
       schedule: learning rate, in the place of the one that is configured.
 
     Raises:
-      InputError: the architecture cannot take such images, or such options.
+      InputError: the architecture cannot take such images, or such options, or be
+        trained on single images.
     """
     options = registry.options_for(config.model.arch, config.model)
-    height, width, _ = input_shape(config, data)
+    height, width, channels = input_shape(config, data)
     registry.check_input(config.model.arch, options.get("layout"), height, width)
     dtype = config.model.precision
-    model = registry.build(
+    build = partial(
+        registry.build,
         config.model.arch,
         num_classes=len(data.classes),
         dtype=dtype,
-        axis_name=devices.axis_name,
         **options,
     )
+    if config.run.batch_size == config.optim.accumulate:
+        _try_single_image(build(), (height, width, channels))
+    model = build(axis_name=devices.axis_name)
     if schedule is None:
         schedule = optim.make_schedule(config.optim, total_steps, steps_per_epoch)
     optimizer = optim.make_optimizer(
@@ -182,6 +186,26 @@ def assemble(
         loss=loss,
         trained=trained,
     )
+
+
+def _try_single_image(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Traces a step's forward pass on one image, which batch norm may refuse.
+
+    So it is refused before a run has left anything behind.
+
+    Raises:
+      InputError: a batch norm would have no variance.
+    """
+
+    def forward(key: jax.Array, image: jax.Array) -> object:
+        variables = model.init(key, image, train=False)
+        rngs = {"dropout": key}
+        return model.apply(
+            variables, image, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    jax.eval_shape(forward, jax.eval_shape(jax.random.key, 0), image)
 
 
 def input_shape(config: Config, data: DataFacts) -> tuple[int, int, int]:

@@ -102,6 +102,10 @@ BAD = {
     "momentum": (["--momentum=1"], ["--momentum", "1.0"]),
     "no batch": (["--batch-size=0"], ["--batch-size", "0"]),
     "batch too large": (["--batch-size=9001"], ["--batch-size", "9000", "9001"]),
+    "batch of one": (
+        ["--batch-size=1", "--devices=1", "--batch-norm=True"],
+        ["batch norm", "--batch-size", "--accumulate"],
+    ),
     "batch and devices": (["--batch-size=63", "--devices=2"], ["63", "2", "64"]),
     "devices": (["--devices=9"], ["--devices", "9", "8"]),
     "epochs": (["--epochs=-1"], ["--epochs", "-1"]),
