@@ -18,6 +18,7 @@ from jaxdl.models.layers import (
     dense,
     flatten,
     max_pool,
+    relu,
 )
 from jaxdl.models.registry import Blocks
 
@@ -52,13 +53,15 @@ class AlexNet(nn.Module):
             (10, (256, 3, 1, 1), True),
         ):
             name = f"features_{index}"
-            x = nn.relu(conv(x, *window, init=init, dtype=self.dtype, name=name))
+            x = conv(x, *window, init=init, dtype=self.dtype, name=name)
+            x = relu(x, train=train)
             x = max_pool(x, 3, 2) if pool else x
         x = flatten(adaptive_mean(x, 6) if large else x)
         for name in ("classifier_1", "classifier_4"):
             x = Dropout(self.dropout, self.axis_name)(x, train=train)
             width = 4096 if large else 1024
-            x = nn.relu(dense(x, width, init=init, dtype=self.dtype, name=name))
+            x = dense(x, width, init=init, dtype=self.dtype, name=name)
+            x = relu(x, train=train)
         init = None if large else nn.initializers.normal(0.01)
         x = dense(x, self.num_classes, init=init, dtype=self.dtype, name="classifier_6")
         return as_logits(x)

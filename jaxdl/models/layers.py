@@ -15,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxdl.errors import InputError
 from jaxdl.ops import pool
+from jaxdl.ops.materialise import materialise
 
 torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """First weights of torch's Linear and Conv2d: uniform within +-1/sqrt(fan-in)."""
@@ -91,6 +92,29 @@ def dense(
         bias_init=nn.initializers.zeros if init else uniform(x.shape[-1] ** -0.5),
         name=name,
     )(x)
+
+
+def relu(x: jax.Array, *, train: bool) -> jax.Array:
+    """The greater of `x` and 0.
+
+    In training the gradient takes the result, as torch's does, and not `x` as that of
+    `jax.nn.relu`: there is one map less to keep for each layer until then. Without a
+    gradient nothing need be kept, and XLA may fuse it with a pooling.
+    """
+    return _kept_relu(x) if train else nn.relu(x)
+
+
+@jax.custom_jvp
+def _kept_relu(x: jax.Array) -> jax.Array:
+    return materialise(jnp.maximum(x, 0))
+
+
+@_kept_relu.defjvp
+def _relu_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    y = _kept_relu(*primals)
+    return y, jnp.where(y > 0, *tangents, 0)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxdl.models.layers import as_logits, conv, dense, flatten, max_pool, uniform
+from jaxdl.models.layers import as_logits, conv, dense, flatten, max_pool, relu, uniform
 from jaxdl.models.registry import Blocks
 
 C3_INPUTS = (
@@ -47,15 +47,15 @@ class LeNet5(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Images, float [N, H, W, C] -> logits, float32 [N, num_classes]."""
-        del train
         init = nn.initializers.he_normal()
         x = pad_to_32(x)
         for name, features in ("conv1", 6), ("conv2", 16):
             x = conv(x, features, 5, init=init, dtype=self.dtype, name=name)
-            x = max_pool(nn.relu(x), 2, 2)
+            x = max_pool(relu(x, train=train), 2, 2)
         x = flatten(x)
         for name, features in ("fc1", 120), ("fc2", 84):
-            x = nn.relu(dense(x, features, init=init, dtype=self.dtype, name=name))
+            x = dense(x, features, init=init, dtype=self.dtype, name=name)
+            x = relu(x, train=train)
         last = nn.initializers.lecun_normal()
         return as_logits(
             dense(x, self.num_classes, init=last, dtype=self.dtype, name="fc3")

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from jaxdl.errors import InputError
 from jaxdl.ops import norm
+from jaxdl.ops.materialise import materialise
 
 
 def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
@@ -73,6 +74,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if train and not self.is_initializing():
+            x = materialise(x)  # for its moments, the result and the gradient
             mean, var = moments(x, self.axis_name)
             count = math.prod(x.shape[:-1])
             if self.axis_name is not None:

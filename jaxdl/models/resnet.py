@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
-from jaxdl.models.layers import as_logits, conv, dense, he_fan_out, max_pool
+from jaxdl.models.layers import as_logits, conv, dense, he_fan_out, max_pool, relu
 from jaxdl.models.norm import BatchNorm
 from jaxdl.models.registry import Blocks
 
@@ -72,10 +72,10 @@ class Block(nn.Module):
             last = i == len(plan)
             scale = self.last_scale if last else 1.0
             y = conv_norm(y, features, size, stride, (f"conv{i}", f"bn{i}"), scale)
-            y = y if last else nn.relu(y)
+            y = y if last else relu(y, train=train)
         if x.shape != y.shape:
             x = conv_norm(x, out, 1, self.stride, ("downsample_0", "downsample_1"), 1.0)
-        return nn.relu(x + y)
+        return relu(x + y, train=train)
 
 
 class ResNet(nn.Module):
@@ -115,7 +115,7 @@ class ResNet(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name="bn1")(
             x, train=train
         )
-        x = nn.relu(x)
+        x = relu(x, train=train)
         if self.layout == "torchvision":
             x = max_pool(x, 3, 2, 1)
         last_scale = sum(self.stages) ** -0.5 if self.bottleneck else 1.0

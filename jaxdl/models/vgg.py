@@ -18,6 +18,7 @@ from jaxdl.models.layers import (
     flatten,
     he_fan_out,
     max_pool,
+    relu,
 )
 from jaxdl.models.norm import BatchNorm
 from jaxdl.models.registry import Blocks
@@ -84,14 +85,15 @@ class VGG(nn.Module):
                         dtype=self.dtype,
                         name=f"features_{index + 1}",
                     )(x, train=train)
-                x = nn.relu(x)
+                x = relu(x, train=train)
             x = max_pool(x, 2, 2)
 
         if large:
             name, init = "classifier_6", nn.initializers.normal(0.01)
             x = flatten(adaptive_mean(x, 7))
             for hidden in ("classifier_0", "classifier_3"):
-                x = nn.relu(dense(x, 4096, init=init, dtype=self.dtype, name=hidden))
+                x = dense(x, 4096, init=init, dtype=self.dtype, name=hidden)
+                x = relu(x, train=train)
                 x = Dropout(self.dropout, self.axis_name)(x, train=train)
         else:
             name, init = "classifier", nn.initializers.lecun_normal()

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,3 +46,23 @@ def test_flatten_has_torchs_order():
     x = images(2, 5)
     expected = x.transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_array_equal(layers.flatten(jnp.asarray(x)), expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(width=32), min_size=1, max_size=9),
+    st.sampled_from(["float32", "bfloat16"]),
+)
+def test_relu_and_its_gradients_are_those_of_jax(values, dtype):
+    x = jnp.asarray(values, dtype)
+    ours = functools.partial(layers.relu, train=True)
+    for change in (
+        lambda f: f,
+        lambda f: jax.grad(lambda x: (3 * f(x)).sum()),
+        lambda f: jax.grad(lambda x: (f(x) ** 3).sum()),
+        lambda f: lambda x: jax.jvp(jax.grad(lambda x: (f(x) ** 3).sum()), [x], [x])[1],
+    ):
+        found, expected = change(ours)(x), change(jax.nn.relu)(x)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype == x.dtype
+    np.testing.assert_array_equal(layers.relu(x, train=False), jax.nn.relu(x))

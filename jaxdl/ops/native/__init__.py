@@ -21,6 +21,7 @@ multiplications."""
 _ONEDNN = "onednn-cpu-tbb"
 _TARGETS = (
     "jaxdl_channel_sums",
+    "jaxdl_materialise",
     "jaxdl_max_pool_gradient",
     "jaxdl_moments",
     "jaxdl_sgd",
