@@ -119,8 +119,11 @@ def _saves_multiplications(conv: Convolution) -> bool:
 
     The tiles of 2x2 results must be enough to be worth the transform of the kernel,
     and the channels enough to be worth that of the pixels. Where a pixel is infinite,
-    its tile is NaN (oneDNN's weight gradients in bfloat16 spread it, too).
+    its tile is NaN (oneDNN's weight gradients in bfloat16 spread it, too). The engine
+    has it in float32 alone: in bfloat16 a processor may multiply twice as fast.
     """
+    if jnp.bfloat16 in (conv.dtype, conv.result_dtype):
+        return False
     return native.lanes() >= 8 and _is_dense(conv) and winograd.tiles(conv) >= 128
 
 
@@ -134,13 +137,18 @@ def _is_slow_at_weights(conv: Convolution) -> bool:
     """Whether it is a weight gradient that oneDNN has no good kernel for.
 
     Without AVX-512 it computes those of AlexNet's 5x5 kernels at two thirds of a
-    product's speed.
+    product's speed, and with it, but without AMX, those in bfloat16 over maps of 8x8 at
+    half of it.
     """
+    if conv.direction != "weight gradient" or conv.images < 32:
+        return False
+    if native.lanes() == 8:
+        return _is_dense(conv)
     return (
-        native.lanes() == 8
-        and conv.direction == "weight gradient"
-        and _is_dense(conv)
-        and conv.images >= 32
+        conv.dtype == jnp.bfloat16
+        and not native.has_amx()
+        and conv.result[0] * conv.result[1] <= 256
+        and conv.channels * conv.outputs >= 2**14
     )
 
 

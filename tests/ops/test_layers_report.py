@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
+from jaxdl.models import registry
+from jaxdl.ops import conv as native_choices
 from jaxdl.ops import engine, report
 
 
@@ -139,3 +141,27 @@ def test_engines_of_rows():
         row = of(conv, plain)
         assert row.engine == "xla"
         assert row.convolution is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arch", ["alexnet", "vgg16_bn", "resnet18"])
+def test_the_engine_has_what_is_chosen_first(arch, dtype):
+    """A choice that it refuses falls back to one that may be half as fast."""
+    if reason := engine.missing():
+        pytest.skip(f"no native engine: {reason}")
+    model = registry.build(arch, num_classes=10, dtype=dtype)
+    images = jax.ShapeDtypeStruct((128, 32, 32, 3), jnp.float32)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key, images)
+
+    def loss(variables, images):
+        rngs, mutable = {"dropout": key}, ["batch_stats"]
+        out = model.apply(variables, images, train=True, rngs=rngs, mutable=mutable)
+        return out[0].sum()
+
+    with engine.using("native"):
+        rows = report.convolutions(jax.grad(loss), variables, images)
+        assert len(rows) >= 14
+        for row in rows:
+            first, *_ = native_choices.algorithms(row.convolution)
+            assert row.engine.startswith(f"native: {first} ("), row

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxdl import runtime
+
 ALGORITHMS = ("direct", "taps", "small", "product", "winograd")
 """oneDNN's own, products over taps, few channels, one product, 3x3 in fewer
 multiplications."""
@@ -162,6 +164,12 @@ def lanes() -> int:
     """Floats in the processor's widest vectors: 16, 8 or 4; 0 without the engine."""
     library = load()
     return 0 if isinstance(library, str) else library.jaxdl_lanes()
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices in bfloat16, on Linux."""
+    return "amx_bf16" in runtime.cpu_flags()
 
 
 @functools.lru_cache(maxsize=4096)
