@@ -26,10 +26,10 @@ the recipe's own is the first, with 92.06 (the next three have 91.96 to 91.98).
 
 AlexNet's and VGG's rates are those in use for such networks at this batch size. A grid
 around AlexNet's (--rungs 3; rates 0.015, 0.03, 0.06; decays 2e-4, 1e-3) has 88.36 and
-88.70, 89.30 and 89.70, 89.04 and 89.98 % of the validation images, and one of VGG-16-BN's
-rate (--rungs 2; 0.02, 0.05, 0.1, 0.2) has 91.12, 92.10, 92.34 and 92.28: differences from
-the recipes' neighbours that 5,000 images do not establish, so that both stay. VGG's
-without batch norm has not been searched.
+88.70, 89.30 and 89.70, 89.04 and 89.98 % of the validation images, and one of
+VGG-16-BN's rate (--rungs 2; 0.02, 0.05, 0.1, 0.2) has 91.12, 92.10, 92.34 and 92.28:
+differences from the recipes' neighbours that 5,000 images do not establish, so that
+both stay. VGG's without batch norm has not been searched.
 
 Nothing here imports JAX.
 """
