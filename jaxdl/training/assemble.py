@@ -152,8 +152,9 @@ def assemble(
         dtype=dtype,
         **options,
     )
+    trained = _trained(config)
     if config.run.batch_size == config.optim.accumulate:
-        _try_single_image(build(), (height, width, channels))
+        _try_single_image(build(), (height, width, channels), trained)
     model = build(axis_name=devices.axis_name)
     if schedule is None:
         schedule = optim.make_schedule(config.optim, total_steps, steps_per_epoch)
@@ -164,7 +165,6 @@ def assemble(
     mean, std = normalisation(config, data)
     preprocess: Preprocess = partial(augment.normalise, mean=mean, std=std, dtype=dtype)
     resize = _resize(config, data)
-    trained = _trained(config)
     train_step = steps.make_train_step(
         model,
         optimizer,
@@ -188,10 +188,12 @@ def assemble(
     )
 
 
-def _try_single_image(model: nn.Module, shape: tuple[int, int, int]) -> None:
+def _try_single_image(
+    model: nn.Module, shape: tuple[int, int, int], trained: Layers | None
+) -> None:
     """Traces a step's forward pass on one image, which batch norm may refuse.
 
-    So it is refused before a run has left anything behind.
+    So it is refused before a run has left anything behind. Frozen layers take it.
 
     Raises:
       InputError: a batch norm would have no variance.
@@ -199,10 +201,12 @@ def _try_single_image(model: nn.Module, shape: tuple[int, int, int]) -> None:
 
     def forward(key: jax.Array, image: jax.Array) -> object:
         variables = model.init(key, image, train=False)
-        rngs = {"dropout": key}
-        return model.apply(
-            variables, image, train=True, rngs=rngs, mutable=["batch_stats"]
-        )
+        params, rngs = variables["params"], {"dropout": key}
+        frozen = params.keys() - finetune.part(params, trained).keys()
+        with finetune.evaluating(frozen):
+            return model.apply(
+                variables, image, train=True, rngs=rngs, mutable=["batch_stats"]
+            )
 
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     jax.eval_shape(forward, jax.eval_shape(jax.random.key, 0), image)

@@ -277,3 +277,24 @@ def test_evaluation_has_one_batch_per_device() -> None:
     other = epoch.compile_evaluate(tiny.parts.predict, tiny.parts.loss, devices, count)
     expected = other(tiny.state.variables, examples)
     np.testing.assert_allclose(scores.logits, expected.logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("finetune", "refused"), [("all", True), ("last-block", True), ("head", False)]
+)
+def test_single_images_are_for_frozen_batch_norms_alone(finetune, refused) -> None:
+    """Those normalise by their running statistics; others would have no variance."""
+    base = {"arch": "resnet18", "layout": "torchvision", "batch_size": 1, "devices": 1}
+    config = with_(
+        pretrained="FILE", finetune=finetune, hidden=None, batch_norm=None, **base
+    )
+    devices = parallel.choose("jit", 1, 1, 1)
+
+    def step() -> None:
+        assemble.assemble(config, facts_of((32, 32, 3)), 1, 1, devices)
+
+    if refused:
+        with pytest.raises(InputError, match="batch norm needs more than one value"):
+            step()
+    else:
+        step()
