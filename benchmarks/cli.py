@@ -1,6 +1,7 @@
 """What the command lines of all benchmarks have in common."""
 
 import dataclasses
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ class Common:
     """Who is measured, of those that this command knows.
     Without this option: all that are installed."""
     out: Path = Path("checkpoints/benchmarks")
-    """Folder that gets <name>.json and <name>.png, in the place of older ones."""
+    """Folder that gets <name>.json and <name>.png, in the place of older ones.
+    Ctrl-C leaves what was measured until then, as <name>-stopped."""
     name: str | None = None
     """What they are called.
     Without this option: as the command."""
@@ -165,10 +167,14 @@ def rivals(config: Common, known: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def publish(outcome: report.Report[Any], config: Common) -> None:
-    """Prints the table and writes the files."""
+    """Prints the table and writes the files; beside older ones if it was stopped."""
+    stopped = any(one.failed == measure.STOPPED for one in outcome.measured)
+    name = (config.name or outcome.command) + ("-stopped" if stopped else "")
     print(report.table(outcome))
-    for path in report.save(outcome, config.out, config.name or outcome.command):
+    for path in report.save(outcome, config.out, name):
         print(f"written: {path}", file=sys.stderr)
+    if stopped:
+        raise SystemExit(128 + signal.SIGINT)
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -10,12 +10,13 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from benchmarks import cases
 from benchmarks.cases import Case
+from experiments import cli
 from jaxdl import runtime
 
 
@@ -105,6 +107,10 @@ SEARCH_RIVALS = {
 """Those of a search: trials one on each core, or eight mapped over on each; and torch
 with one trial after the other, its SGD in its default form or fused. "products alone"
 is what a search could be at best that spends no time on anything but its products."""
+
+
+STOPPED = "stopped"
+"""Why there is no figure of what a signal came before."""
 
 
 class FailedError(Exception):
@@ -271,37 +277,59 @@ def compare(
       effort: how long.
 
     Returns:
-      Cases x rivals, in this order.
+      Cases x rivals, in this order; after SIGINT or SIGTERM those that were not done
+      have failed as `STOPPED`.
     """
-    results = []
     with contextlib.ExitStack() as stack:
         workers = {r: stack.enter_context(Worker(find(r))) for r in rivals}
-        for case in tqdm(listed, task, disable=None):
-            found = [Measured(case, rival) for rival in rivals]
+
+        def measure(found: list[Measured[C]], stopped: cli.StopOnSignal) -> None:
             counts = {
                 one.rival: _first_runs(task, one, workers[one.rival], effort)
                 for one in found
+                if not stopped()
             }
-            for _ in range(effort.rounds):
-                for one in found:
+            for one in found * effort.rounds:
+                if not stopped():
                     _one_run(one, workers[one.rival], counts[one.rival], effort)
-            results += _of_one_network(found)
-    return results
+
+        return _of_each(listed, rivals, measure, task)
 
 
 def compare_fresh(
     task: str, listed: Sequence[C], rivals: Sequence[str], effort: Effort
 ) -> list[Measured[C]]:
     """The same with a fresh process each time: for first runs, and for memory."""
-    results = []
-    for case in tqdm(listed, task, disable=None):
-        found = [Measured(case, rival) for rival in rivals]
-        for _ in range(effort.rounds):
-            for one in found:
+
+    def measure(found: list[Measured[C]], stopped: cli.StopOnSignal) -> None:
+        for one in found * effort.rounds:
+            if not stopped():
                 with Worker(find(one.rival)) as worker:
                     count = _first_runs(task, one, worker, effort)
                     _one_run(one, worker, count, effort)
-        results += _of_one_network(found)
+
+    return _of_each(listed, rivals, measure, task)
+
+
+def _of_each(
+    listed: Sequence[C],
+    rivals: Sequence[str],
+    measure: Callable[[list[Measured[C]], cli.StopOnSignal], None],
+    title: str,
+) -> list[Measured[C]]:
+    """Measures case by case, until a signal comes; that ends all if none is done."""
+    results: list[Measured[C]] = []
+    with cli.StopOnSignal() as stopped:
+        for case in tqdm(listed, title, disable=None):
+            found = [Measured(case, rival) for rival in rivals]
+            if not stopped():
+                measure(found, stopped)
+            if stopped():  # whatever a rival has of this case, others have less
+                for one in found:
+                    one.failed, one.seconds = STOPPED, []
+            results += _of_one_network(found)
+    if stopped.signal and all(one.failed == STOPPED for one in results):
+        signal.raise_signal(stopped.signal)
     return results
 
 

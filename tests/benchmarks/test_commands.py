@@ -1,5 +1,6 @@
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +154,24 @@ def test_the_products_of_a_search_are_measured(call, tmp_path):
     assert "products alone : best torch" in out
     _, products = json.loads((tmp_path / "search.json").read_text())["results"][:2]
     assert products["rival"] == "products alone" and products["seconds"][0] > 0
+
+
+def test_what_a_signal_leaves_does_not_replace_a_record(call, monkeypatch, tmp_path):
+    prepare = measure.Worker.prepare
+
+    def stop_at_second(self, task, case, timeout):
+        if case.arch == "lenet5":
+            signal.raise_signal(signal.SIGINT)
+        return prepare(self, task, case, timeout)
+
+    monkeypatch.setattr(measure.Worker, "prepare", stop_at_second)
+    (tmp_path / "inference.json").write_text("an older record")
+    args = ["--rounds=1", "--seconds=0.01", "--networks", "fnn", "lenet5", "alexnet"]
+    args += ["--batch-size", "2", "--rivals", "jaxdl"]
+    code, out, _ = call("inference", *args, "--out", tmp_path)
+    assert code == 130
+    assert "lenet5, batch 2, jaxdl: stopped" in out
+    assert (tmp_path / "inference.json").read_text() == "an older record"
+    kept = json.loads((tmp_path / "inference-stopped.json").read_text())["results"]
+    assert [one["failed"] for one in kept] == [None, "stopped", "stopped"]
+    assert kept[0]["figures"][0] > 0

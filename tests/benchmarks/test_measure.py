@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -125,6 +126,24 @@ def test_fresh_processes_have_as_many_first_runs_as_rounds(fake):
     found = measure.compare_fresh("product", [PRODUCT], fake[:2], Effort(3, 1.0))
     assert found[0].first == [0.5] * 3
     assert found[0].first_memory == [100] * 3 and found[0].memory == [70] * 3
+
+
+@pytest.mark.parametrize("compare", [measure.compare, measure.compare_fresh])
+def test_a_signal_leaves_the_cases_that_were_done(fake, monkeypatch, compare):
+    def run(self, count, timeout):
+        if len(Fake.runs) == 8:  # in the second case
+            signal.raise_signal(signal.SIGTERM)
+        return _run(self, count, timeout)
+
+    _run = Fake.run
+    monkeypatch.setattr(Fake, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    products = [dataclasses.replace(PRODUCT, size=size) for size in (8, 9, 10)]
+    found = compare("product", products, fake[:2], Effort(1, 1.0))
+    assert [one.case.size for one in found] == [8, 8, 9, 9, 10, 10]
+    assert [one.failed for one in found] == [None] * 2 + [measure.STOPPED] * 4
+    assert [len(one.seconds) for one in found] == [1, 1, 0, 0, 0, 0]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_different_networks_are_noticed(fake, monkeypatch):
