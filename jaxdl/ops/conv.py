@@ -115,16 +115,18 @@ def _is_one_product(conv: Convolution) -> bool:
 
 
 def _saves_multiplications(conv: Convolution) -> bool:
-    """Whether to compute a 3x3 kernel in 16 multiplications for each 36.
+    """Whether to save multiplications: of 36 by a 3x3 kernel 20, of 100 by 5x5 51.
 
     The tiles of 2x2 results must be enough to be worth the transform of the kernel,
     and the channels enough to be worth that of the pixels. Where a pixel is infinite,
     its tile is NaN (oneDNN's weight gradients in bfloat16 spread it, too). The engine
-    has it in float32 alone: in bfloat16 a processor may multiply twice as fast.
+    has it in float32 alone: in bfloat16 a processor may multiply twice as fast. 5x5
+    kernels have been measured with AVX-512 alone.
     """
     if jnp.bfloat16 in (conv.dtype, conv.result_dtype):
         return False
-    return native.lanes() >= 8 and _is_dense(conv) and winograd.tiles(conv) >= 128
+    tiles = max(winograd.tiles(conv, (side, side)) for side in (3, 5))
+    return native.lanes() >= 8 and _is_dense(conv) and tiles >= 128
 
 
 def _is_dense(conv: Convolution) -> bool:

@@ -29,13 +29,13 @@ Lines = Sequence[jax.Array]
 Transform = Callable[..., Lines]
 
 
-def tiles(conv: Convolution) -> int:
-    """How many tiles a convolution has; 0 where it is none by 3x3 at each pixel.
+def tiles(conv: Convolution, kernel: tuple[int, int] = (3, 3)) -> int:
+    """How many tiles a convolution has; 0 where it is none by `kernel` at each pixel.
 
     Maps below 4x4 count as none: most of their tiles would be padding.
     """
     steps = (*conv.strides, *conv.dilation)
-    if conv.kernel != (3, 3) or steps != (1, 1, 1, 1):
+    if conv.kernel != kernel or steps != (1, 1, 1, 1):
         return 0
     if min(*conv.size, *conv.result) < 4:
         return 0

@@ -1,132 +1,45 @@
-// Convolutions by 3x3 kernels in fewer multiplications: F(2x2, 3x3) of Winograd (1980),
-// as Lavin and Gray (2016, "Fast Algorithms for Convolutional Neural Networks") use it.
+// Convolutions by 3x3 and 5x5 kernels in fewer multiplications, after Winograd (1980)
+// and Lavin and Gray (2016, "Fast Algorithms for Convolutional Neural Networks").
 //
-// A tile of 2x2 results takes 36 multiplications for each pair of channels. Of its 4x4
-// pixels d and the kernel g, transformed, it takes 16: A' [(G g G') * (B' d B)] A. Each of
-// the 16 places of all tiles together is a matrix product. The transforms add and
-// subtract, and halve twice: whole numbers stay exact, and others lose some two bits.
-// Larger tiles would take fewer multiplications still, F(4x4, 3x3) or F(2x2, 5x5) a
-// quarter and a third of those of a plain sum, but with 4 to 8 times its rounding error,
-// even with the best of points (Barabasz et al. 2020): the price is not paid here.
+// A tile of 2x2 results takes 36 multiplications by a 3x3 kernel for each pair of
+// channels. Of its 4x4 pixels d and the kernel g, transformed, it takes 16:
+// A' [(G g G') * (B' d B)] A. Each of the 16 places of all tiles together is a matrix
+// product. The transforms add and subtract, and halve twice: whole numbers stay exact,
+// and others lose some two bits. This is F(2x2, 3x3), F(2, 3) in each direction. A row
+// of five weights is one of three and one of two, F(2, 3) beside F(2, 2): 7
+// multiplications instead of 10, and for a 5x5 kernel 49 instead of 100.
 //
-// The gradient of the pixels is such a convolution too, by the kernel turned round; that
-// of the kernel is G' [(A y A') * (B' d B)] G, summed over the tiles, y being the gradient
-// of the results.
+// Larger tiles would take fewer multiplications still, F(4x4, 3x3) or an undivided
+// F(2x2, 5x5) a quarter and a third of those of a plain sum, but with 4 to 8 times its
+// rounding error, even with the best of points (Barabasz et al. 2020): the price is not
+// paid here.
+//
+// The gradient of the pixels is such a convolution too, by the kernel turned round;
+// that of the kernel is G' [(A y A') * (B' d B)] G, summed over the tiles, y being the
+// gradient of the results.
 
+#include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <stdexcept>
 #include <vector>
 
 #include "alone.h"
 #include "convolution.h"
 #include "sgemm.h"
+#include "transforms.h"
 
 namespace jaxdl {
 namespace {
 
-constexpr int64_t kPlaces = 16;
-constexpr int64_t kChunk = 4 << 20;  // bytes of transformed tiles, in cache at a time
-constexpr int64_t kApart = 64;       // floats between places, lest they share cache sets
-constexpr int64_t kLeast = 128;      // tiles at a time: fewer rows make slow products
-constexpr int64_t kUnit = 8;         // channels come in multiples of it
-constexpr int64_t kGrain = 16;       // tiles in a piece of a transform
-
-// One register of AVX-512, or two of AVX2; and what may be left over.
-typedef float Vector __attribute__((vector_size(2 * kUnit * sizeof(float))));
-typedef float HalfVector __attribute__((vector_size(kUnit * sizeof(float))));
-
-// The transforms of one row or column; applied to all rows and then to all columns.
-struct Pixels {  // B'
-  static constexpr int kFrom = 4, kTo = 4;
-  template <typename V>
-  INLINE static void Apply(const V* d, int step, V* t, int to_step) {
-    t[0 * to_step] = d[0 * step] - d[2 * step];
-    t[1 * to_step] = d[1 * step] + d[2 * step];
-    t[2 * to_step] = d[2 * step] - d[1 * step];
-    t[3 * to_step] = d[1 * step] - d[3 * step];
-  }
-};
-struct Kernel {  // G
-  static constexpr int kFrom = 3, kTo = 4;
-  template <typename V>
-  INLINE static void Apply(const V* g, int step, V* t, int to_step) {
-    const V outer = (g[0] + g[2 * step]) * 0.5f, inner = g[step] * 0.5f;
-    t[0 * to_step] = g[0];
-    t[1 * to_step] = outer + inner;
-    t[2 * to_step] = outer - inner;
-    t[3 * to_step] = g[2 * step];
-  }
-};
-struct Results {  // A'
-  static constexpr int kFrom = 4, kTo = 2;
-  template <typename V>
-  INLINE static void Apply(const V* m, int step, V* y, int to_step) {
-    y[0 * to_step] = m[0 * step] + m[1 * step] + m[2 * step];
-    y[1 * to_step] = m[1 * step] - m[2 * step] - m[3 * step];
-  }
-};
-struct Gradients {  // A
-  static constexpr int kFrom = 2, kTo = 4;
-  template <typename V>
-  INLINE static void Apply(const V* y, int step, V* t, int to_step) {
-    t[0 * to_step] = y[0];
-    t[1 * to_step] = y[0] + y[step];
-    t[2 * to_step] = y[0] - y[step];
-    t[3 * to_step] = -y[step];
-  }
-};
-struct KernelGradient {  // G'
-  static constexpr int kFrom = 4, kTo = 3;
-  template <typename V>
-  INLINE static void Apply(const V* u, int step, V* g, int to_step) {
-    g[0 * to_step] = u[0] + (u[step] + u[2 * step]) * 0.5f;
-    g[1 * to_step] = (u[step] - u[2 * step]) * 0.5f;
-    g[2 * to_step] = (u[step] + u[2 * step]) * 0.5f + u[3 * step];
-  }
-};
-
-// Transforms a vector at each of kFrom x kFrom places, `at` floats on, to kTo x kTo.
-template <typename Rule, typename V>
-INLINE void TransformVector(const float* const* from, float* const* to, int64_t at) {
-  constexpr int n = Rule::kFrom, m = Rule::kTo;
-  V in[n * n], half[m * n], out[m * m];
-  for (int i = 0; i < n * n; ++i) std::memcpy(&in[i], from[i] + at, sizeof(V));
-  for (int j = 0; j < n; ++j) Rule::Apply(in + j, n, half + j, n);
-  for (int i = 0; i < m; ++i) Rule::Apply(half + i * n, 1, out + i * m, 1);
-  for (int i = 0; i < m * m; ++i) std::memcpy(to[i] + at, &out[i], sizeof(V));
-}
-
-// The same of `count` floats at each place, a multiple of kUnit.
-template <typename Rule>
-INLINE void Transform(const float* const* from, float* const* to, int64_t count) {
-  int64_t at = 0;
-  for (; at + 2 * kUnit <= count; at += 2 * kUnit) {
-    TransformVector<Rule, Vector>(from, to, at);
-  }
-  if (at < count) TransformVector<Rule, HalfVector>(from, to, at);
-}
-
-FOR_EACH_MACHINE void TransformPixels(const float* const* from, float* const* to,
-                                      int64_t count) {
-  Transform<Pixels>(from, to, count);
-}
-FOR_EACH_MACHINE void TransformKernel(const float* const* from, float* const* to,
-                                      int64_t count) {
-  Transform<Kernel>(from, to, count);
-}
-FOR_EACH_MACHINE void TransformResults(const float* const* from, float* const* to,
-                                       int64_t count) {
-  Transform<Results>(from, to, count);
-}
-FOR_EACH_MACHINE void TransformGradients(const float* const* from, float* const* to,
-                                         int64_t count) {
-  Transform<Gradients>(from, to, count);
-}
-FOR_EACH_MACHINE void TransformKernelGradient(const float* const* from,
-                                              float* const* to, int64_t count) {
-  Transform<KernelGradient>(from, to, count);
-}
+constexpr int64_t kCache = 512 << 10;  // bytes of a row of places that a thread is at
+constexpr int64_t kMany = 64;          // tiles that are worth more than the cache
+constexpr int64_t kLeast = 32;         // tiles at a time: fewer make slow products
+constexpr int64_t kShared = 4 << 20;   // bytes of all places that all threads are at
+constexpr int64_t kLeastShared = 128;  // tiles of these
+constexpr int64_t kApart = 64;   // floats between places, lest they share cache sets
+constexpr int64_t kSlots = 32;   // threads for which there is room to work
+constexpr int64_t kSquare = 16;  // channels of a square that is transposed
+constexpr int64_t kGrain = 16;   // tiles in a piece of a transform
 
 // Images [height, width, channels], of which tiles see side x side pixels, the first of
 // them at (2 y - top, 2 x - left).
@@ -134,6 +47,7 @@ struct Image {
   int64_t height, width, channels, top, left;
 };
 
+template <int taps>
 class Winograd : public Convolution {
  public:
   explicit Winograd(const Geometry& g)
@@ -141,12 +55,12 @@ class Winograd : public Convolution {
         seen_{g.height, g.width, g.channels, g.top, g.left},
         made_{g.rows, g.columns, g.outputs, 0, 0} {
     if (g.direction == kInputGradient) {
-      seen_ = {g.rows, g.columns, g.outputs, 2 - g.top, 2 - g.left};
+      seen_ = {g.rows, g.columns, g.outputs, taps - 1 - g.top, taps - 1 - g.left};
       made_ = {g.height, g.width, g.channels, 0, 0};
     }
-    if (g.kernel_height != 3 || g.kernel_width != 3 || g.stride_h != 1 ||
+    if (g.kernel_height != taps || g.kernel_width != taps || g.stride_h != 1 ||
         g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1) {
-      throw std::invalid_argument("winograd: not a 3x3 kernel with stride 1");
+      throw std::invalid_argument("winograd: no 3x3 or 5x5 kernel at each pixel");
     }
     if (g.operand_bf16 || g.result_bf16) {
       throw std::invalid_argument("winograd: not float32");
@@ -157,136 +71,191 @@ class Winograd : public Convolution {
     if (g.swapped && g.direction == kWeightGradient) {
       throw std::invalid_argument("winograd: a swapped result");
     }
-    tall_ = (made_.height + 1) / 2;
-    wide_ = (made_.width + 1) / 2;
+    tall_ = (made_.height + 1) / kTile;
+    wide_ = (made_.width + 1) / kTile;
     tiles_ = g.images * tall_ * wide_;
-    const int64_t bytes = kPlaces * (seen_.channels + made_.channels) * 4;
-    chunk_ = std::min(tiles_, std::max(kLeast, kChunk / bytes / kGrain * kGrain));
+    if (tiles_ == 0) throw std::invalid_argument("winograd: no images");
+    const int64_t row = kEdge * (seen_.channels + made_.channels) * 4;
+    if (g.direction == kWeightGradient) {
+      chunk_ = std::max(kLeastShared, InGrains(kShared / (kEdge * row)));
+    } else {
+      chunk_ = std::max(kMany, InGrains(kCache / row));
+    }
+    chunk_ = std::min(chunk_, tiles_);
   }
 
   const char* implementation() const override { return "winograd"; }
 
   size_t workspace() const override {
-    return Aligned(kPlaces * Apart(weights()) * 4) +
-           Aligned(kPlaces * Apart(chunk_ * seen_.channels) * 4) +
-           Aligned(kPlaces * Apart(chunk_ * made_.channels) * 4) +
+    const int64_t places = g_.direction == kWeightGradient ? kPlaces : kEdge;
+    const int64_t slots = g_.direction == kWeightGradient ? 1 : Slots();
+    return Aligned(kPlaces * Apart(weights()) * 4) + slots * SlotBytes(places) +
            Aligned(std::max(seen_.channels, made_.channels) * 4) + kAlignment;
   }
 
   void Run(Pool& pool, void* left, void* right, void* result,
            void* workspace) const override {
     Parts parts(workspace);
-    const auto take = [&](int64_t floats) {
-      return reinterpret_cast<float*>(parts.Take(floats * 4));
-    };
-    float* const kernel = take(kPlaces * Apart(weights()));
-    float* const seen = take(kPlaces * Apart(chunk_ * seen_.channels));
-    float* const made = take(kPlaces * Apart(chunk_ * made_.channels));
-    float* const zeros = take(std::max(seen_.channels, made_.channels));
-    std::fill(zeros, zeros + std::max(seen_.channels, made_.channels), 0.0f);
+    const int64_t most = std::max(seen_.channels, made_.channels);
+    auto* const kernel = Take(parts, kPlaces * Apart(weights()));
+    auto* const zeros = Take(parts, most);
+    std::fill(zeros, zeros + most, 0.0f);
     const auto* const x = static_cast<const float*>(left);
+    const auto* const y = static_cast<const float*>(right);
+    auto* const out = static_cast<float*>(result);
     if (g_.direction == kWeightGradient) {
-      const auto* const y = static_cast<const float*>(right);
-      for (int64_t start = 0; start < tiles_; start += chunk_) {
-        const int64_t count = std::min(chunk_, tiles_ - start);
-        FromImages<4>(pool, TransformPixels, seen_, start, count, x, zeros, seen);
-        FromImages<2>(pool, TransformGradients, made_, start, count, y, zeros, made);
-        Products(pool, [&](int64_t place) {
-          return Sgemm(
-              g_.channels, g_.outputs, count,
-              {seen + place * Apart(chunk_ * seen_.channels), true, g_.channels},
-              {made + place * Apart(chunk_ * made_.channels), false, g_.outputs},
-              start > 0, kernel + place * Apart(weights()), g_.outputs);
-        });
-      }
-      OfKernel<4, 3>(pool, TransformKernelGradient, kernel, Apart(weights()),
-                     static_cast<float*>(result), weights());
-      return;
-    }
-    const auto* given = static_cast<const float*>(right);
-    OfKernel<3, 4>(pool, TransformKernel, given, weights(), kernel, Apart(weights()),
-                   g_.direction == kInputGradient);
-    const int64_t by_in =
-        g_.direction == kInputGradient ? g_.by_output() : g_.by_input();
-    const int64_t leading = std::max(g_.by_input(), g_.by_output());
-    for (int64_t start = 0; start < tiles_; start += chunk_) {
-      const int64_t count = std::min(chunk_, tiles_ - start);
-      FromImages<4>(pool, TransformPixels, seen_, start, count, x, zeros, seen);
-      Products(pool, [&](int64_t place) {
-        return Sgemm(
-            count, made_.channels, seen_.channels,
-            {seen + place * Apart(chunk_ * seen_.channels), false, seen_.channels},
-            {kernel + place * Apart(weights()), by_in == 1, leading}, false,
-            made + place * Apart(chunk_ * made_.channels), made_.channels);
-      });
-      ToImages(pool, start, count, made, static_cast<float*>(result));
+      SumOverTiles(pool, x, y, zeros, parts, kernel);
+      OfKernel<kEdge, taps>(pool, kKernelGradient, kernel, Apart(weights()), out,
+                            weights());
+    } else {
+      TransformKernel(pool, y, kernel);
+      Convolve(pool, x, zeros, kernel, parts, out);
     }
   }
 
  private:
-  using Rule = void (*)(const float* const*, float* const*, int64_t);
+  static constexpr int kSide = SideFor(taps), kEdge = EdgeFor(taps);
+  static constexpr int kPlaces = kEdge * kEdge;
 
   int64_t weights() const { return g_.channels * g_.outputs; }
+  int64_t Slots() const { return std::min((tiles_ + kLeast - 1) / kLeast, kSlots); }
+  // Tiles in a chunk, of which all threads get equally many.
+  int64_t Fair(int64_t threads) const {
+    const int64_t rounds = (tiles_ + threads * chunk_ - 1) / (threads * chunk_);
+    const int64_t size = (tiles_ + threads * rounds - 1) / (threads * rounds);
+    return std::min(chunk_, std::max(kLeast, InGrains(size + kGrain - 1)));
+  }
+  int64_t SeenApart() const { return Apart(chunk_ * seen_.channels); }
+  int64_t MadeApart() const { return Apart(chunk_ * made_.channels); }
+  size_t SlotBytes(int64_t places) const {
+    return Aligned(places * SeenApart() * 4) + Aligned(places * MadeApart() * 4) +
+           Aligned(made_.channels * 4);
+  }
+  static void Check(bool done) {
+    if (!done) throw std::runtime_error("a product failed");
+  }
   static int64_t Apart(int64_t floats) { return floats + kApart; }
+  static int64_t InGrains(int64_t tiles) { return tiles / kGrain * kGrain; }
+  static float* Take(Parts& parts, int64_t floats) {
+    return reinterpret_cast<float*>(parts.Take(floats * 4));
+  }
 
-  // Pixel i of a tile in its image, and whether it is there and no padding.
-  template <int side>
-  int64_t Offset(const Image& image, int64_t tile, int i, bool* inside) const {
+  // The result, each chunk of tiles by one thread: a row of places is in its cache from
+  // the pixels to the results.
+  void Convolve(Pool& pool, const float* images, const float* zeros,
+                const float* kernel, Parts& parts, float* result) const {
+    char* const slots = parts.Take(Slots() * SlotBytes(kEdge));
+    const int64_t threads = std::clamp<int64_t>(pool.num_threads(), 1, Slots());
+    const int64_t size = Fair(threads), chunks = (tiles_ + size - 1) / size;
+    std::atomic<int64_t> next{0};
+    ForEachPiece(pool, std::min(threads, chunks), [&](int64_t thread) {
+      Parts own(slots + thread * SlotBytes(kEdge));
+      float* const seen = Take(own, kEdge * SeenApart());
+      float* const made = Take(own, kEdge * MadeApart());
+      float* const lost = Take(own, made_.channels);  // what lies outside
+      std::vector<const float*> pixels(size * kSide * kSide);
+      std::vector<float*> results(size * kTile * kTile);
+      Alone([&] {
+        for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
+          const int64_t start = chunk * size, count = std::min(size, tiles_ - start);
+          for (int64_t t = 0; t < count; ++t) {
+            Places<kSide>(seen_, start + t, images, zeros, &pixels[t * kSide * kSide]);
+            Places<kTile>(made_, start + t, result, lost, &results[t * kTile * kTile]);
+          }
+          for (int row = 0; row < kEdge; ++row) {
+            OneRow(row, count, pixels, kernel, seen, made, results);
+          }
+        }
+      });
+    });
+  }
+
+  // What a row of places adds to the results of so many tiles.
+  void OneRow(int row, int64_t count, const std::vector<const float*>& pixels,
+              const float* kernel, float* seen, float* made,
+              const std::vector<float*>& results) const {
+    float *to[kEdge], *from[kEdge];
+    for (int64_t t = 0; t < count; ++t) {
+      for (int i = 0; i < kEdge; ++i) {
+        to[i] = seen + i * SeenApart() + t * seen_.channels;
+      }
+      Transform(taps, kRowOfPixels, row, &pixels[t * kSide * kSide], to,
+                seen_.channels);
+    }
+    for (int i = 0; i < kEdge; ++i) {
+      const float* const place = kernel + (row * kEdge + i) * Apart(weights());
+      Check(Sgemm(count, made_.channels, seen_.channels,
+                  {seen + i * SeenApart(), false, seen_.channels},
+                  {place, false, made_.channels}, false, made + i * MadeApart(),
+                  made_.channels));
+    }
+    for (int64_t t = 0; t < count; ++t) {
+      for (int i = 0; i < kEdge; ++i) {
+        from[i] = made + i * MadeApart() + t * made_.channels;
+      }
+      Transform(taps, kRowToResults, row, from, &results[t * kTile * kTile],
+                made_.channels);
+    }
+  }
+
+  // The transformed gradient of the kernel: products over all tiles.
+  void SumOverTiles(Pool& pool, const float* images, const float* gradients,
+                    const float* zeros, Parts& parts, float* kernel) const {
+    float* const seen = Take(parts, kPlaces * SeenApart());
+    float* const made = Take(parts, kPlaces * MadeApart());
+    for (int64_t start = 0; start < tiles_; start += chunk_) {
+      const int64_t count = std::min(chunk_, tiles_ - start);
+      FromImages<kSide>(pool, kPixels, seen_, start, count, images, zeros, seen);
+      FromImages<kTile>(pool, kGradients, made_, start, count, gradients, zeros, made);
+      ForEachPiece(pool, kPlaces, [&](int64_t place) {
+        Alone([&] {
+          Check(Sgemm(g_.channels, g_.outputs, count,
+                      {seen + place * SeenApart(), true, g_.channels},
+                      {made + place * MadeApart(), false, g_.outputs}, start > 0,
+                      kernel + place * Apart(weights()), g_.outputs));
+        });
+      });
+    }
+  }
+
+  // Where a tile's side x side pixels are in the images; `outside` for padding.
+  template <int side, typename Float>
+  void Places(const Image& image, int64_t tile, Float* images, Float* outside,
+              Float** places) const {
     const int64_t n = tile / (tall_ * wide_), at = tile % (tall_ * wide_);
-    const int64_t y = at / wide_ * 2 - image.top + i / side;
-    const int64_t x = at % wide_ * 2 - image.left + i % side;
-    *inside = y >= 0 && y < image.height && x >= 0 && x < image.width;
-    return ((n * image.height + y) * image.width + x) * image.channels;
+    const int64_t top = at / wide_ * kTile - image.top;
+    const int64_t left = at % wide_ * kTile - image.left;
+    for (int i = 0; i < side * side; ++i) {
+      const int64_t y = top + i / side, x = left + i % side;
+      const bool inside = y >= 0 && y < image.height && x >= 0 && x < image.width;
+      const int64_t pixel = (n * image.height + y) * image.width + x;
+      places[i] = inside ? images + pixel * image.channels : outside;
+    }
   }
 
   // Tiles of side x side pixels -> [places, tiles, channels].
   template <int side>
-  void FromImages(Pool& pool, Rule rule, const Image& image, int64_t start,
+  void FromImages(Pool& pool, Step step, const Image& image, int64_t start,
                   int64_t count, const float* images, const float* zeros,
                   float* transformed) const {
     ForEachRange(pool, count, kGrain, [&](int64_t begin, int64_t end) {
       const float* from[side * side];
       float* to[kPlaces];
       for (int64_t t = begin; t < end; ++t) {
-        for (int i = 0; i < side * side; ++i) {
-          bool inside;
-          const int64_t offset = Offset<side>(image, start + t, i, &inside);
-          from[i] = inside ? images + offset : zeros;
-        }
+        Places<side>(image, start + t, images, zeros, from);
         for (int64_t p = 0; p < kPlaces; ++p) {
           to[p] = transformed + p * Apart(chunk_ * image.channels) + t * image.channels;
         }
-        rule(from, to, image.channels);
-      }
-    });
-  }
-
-  // The reverse, for results.
-  void ToImages(Pool& pool, int64_t start, int64_t count, const float* transformed,
-                float* images) const {
-    ForEachRange(pool, count, kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<float> lost(made_.channels);  // what lies outside
-      const float* from[kPlaces];
-      float* to[4];
-      for (int64_t t = begin; t < end; ++t) {
-        for (int64_t p = 0; p < kPlaces; ++p) {
-          from[p] =
-              transformed + p * Apart(chunk_ * made_.channels) + t * made_.channels;
-        }
-        for (int i = 0; i < 4; ++i) {
-          bool inside;
-          const int64_t offset = Offset<2>(made_, start + t, i, &inside);
-          to[i] = inside ? images + offset : lost.data();
-        }
-        TransformResults(from, to, made_.channels);
+        Transform(taps, step, 0, from, to, image.channels);
       }
     });
   }
 
   // Kernels [side, side, channels * outputs], their planes so far apart.
   template <int side, int to_side>
-  void OfKernel(Pool& pool, Rule rule, const float* kernel, int64_t apart, float* result,
-                int64_t result_apart, bool turned = false) const {
+  void OfKernel(Pool& pool, Step step, const float* kernel, int64_t apart,
+                float* result, int64_t result_apart) const {
+    const bool turned = g_.direction == kInputGradient;
     ForEachRange(pool, weights() / kUnit, 256, [&](int64_t begin, int64_t end) {
       const float* from[side * side];
       float* to[to_side * to_side];
@@ -296,20 +265,43 @@ class Winograd : public Convolution {
       for (int i = 0; i < to_side * to_side; ++i) {
         to[i] = result + i * result_apart + begin * kUnit;
       }
-      rule(from, to, (end - begin) * kUnit);
+      Transform(taps, step, 0, from, to, (end - begin) * kUnit);
     });
   }
 
-  // Calls multiply(place) for each place, on all threads.
-  template <typename Work>
-  static void Products(Pool& pool, const Work& multiply) {
-    std::atomic<bool> failed{false};
-    ForEachPiece(pool, kPlaces, [&](int64_t place) {
-      Alone([&] {
-        if (!multiply(place)) failed = true;
-      });
+  // The kernel's places, each [channels seen, channels made].
+  void TransformKernel(Pool& pool, const float* kernel, float* transformed) const {
+    const bool turned = g_.direction == kInputGradient;
+    if ((turned ? g_.by_output() : g_.by_input()) != 1) {
+      OfKernel<taps, kEdge>(pool, kKernel, kernel, weights(), transformed,
+                            Apart(weights()));
+      return;
+    }
+    // [.., made, seen] as it is: transposed by squares.
+    const int64_t rows = made_.channels, columns = seen_.channels;
+    ForEachRange(pool, (rows + kSquare - 1) / kSquare, 1, [&](int64_t begin, int64_t) {
+      const float* from[taps * taps];
+      float square[kPlaces][kSquare][kSquare];
+      float* to[kPlaces];
+      const int64_t row = begin * kSquare, high = std::min(kSquare, rows - row);
+      for (int64_t column = 0; column < columns; column += kSquare) {
+        const int64_t wide = std::min(kSquare, columns - column);
+        for (int64_t r = 0; r < high; ++r) {
+          for (int i = 0; i < taps * taps; ++i) {
+            from[i] = kernel + (turned ? taps * taps - 1 - i : i) * weights() +
+                      (row + r) * columns + column;
+          }
+          for (int p = 0; p < kPlaces; ++p) to[p] = square[p][r];
+          Transform(taps, kKernel, 0, from, to, wide);
+        }
+        for (int p = 0; p < kPlaces; ++p) {
+          float* const place = transformed + p * Apart(weights()) + column * rows + row;
+          for (int64_t c = 0; c < wide; ++c) {
+            for (int64_t r = 0; r < high; ++r) place[c * rows + r] = square[p][r][c];
+          }
+        }
+      }
     });
-    if (failed) throw std::runtime_error("a product failed");
   }
 
   Geometry g_;
@@ -320,9 +312,10 @@ class Winograd : public Convolution {
 }  // namespace
 
 // Throws std::invalid_argument where the convolution is none for it: other kernels than
-// 3x3, strides, dilation, not float32, or channels that are no multiples of 8.
+// 3x3 and 5x5, strides, dilation, not float32, or channels that are no multiples of 8.
 std::unique_ptr<Convolution> MakeWinograd(const Geometry& g) {
-  return std::make_unique<Winograd>(g);
+  if (g.kernel_height == 5) return std::make_unique<Winograd<5>>(g);
+  return std::make_unique<Winograd<3>>(g);
 }
 
 }  // namespace jaxdl
