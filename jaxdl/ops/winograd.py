@@ -8,7 +8,7 @@ channels. Of its 4x4 pixels d and the kernel g, transformed, it takes 16:
 
 Each of the 16 places of all tiles together is a matrix product. The transforms add and
 subtract, and halve twice: whole numbers stay exact. Where a pixel is infinite, its tile
-is NaN. The native engine has the same.
+is NaN. The native engine has the same, for 5x5 kernels too.
 
 Images are [N, H, W, C], kernels [3, 3, C, O], results [N, rows, columns, O], strides
 and dilations 1; sums and what is returned are float32, or float64 where the operands

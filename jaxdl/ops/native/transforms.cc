@@ -83,6 +83,12 @@ struct Transforms<5> {
   static constexpr auto kKernelGradient = kKernel.Transposed();
 };
 
+template <int taps>
+constexpr bool kFits = Transforms<taps>::kPixels.columns == SideFor(taps) &&
+                       Transforms<taps>::kPixels.rows == EdgeFor(taps) &&
+                       Transforms<taps>::kResults.rows == kTile;
+static_assert(kFits<3> && kFits<5>);
+
 // Row i of `matrix` times the vectors from[0], from[step], ...
 template <const auto& matrix, typename V>
 INLINE V Dot(int i, const V* from, int step) {
@@ -204,8 +210,8 @@ INLINE void TransformRow(Step step, int wanted, const float* const* from,
 }
 
 template <int taps>
-INLINE void TransformSquare(Step step, int row, const float* const* from,
-                            float* const* to, int64_t count) {
+INLINE void TransformBy(Step step, int row, const float* const* from,
+                        float* const* to, int64_t count) {
   using T = Transforms<taps>;
   switch (step) {
     case kKernel:
@@ -223,11 +229,11 @@ INLINE void TransformSquare(Step step, int row, const float* const* from,
 
 FOR_EACH_MACHINE void Transform3(Step step, int row, const float* const* from,
                                  float* const* to, int64_t count) {
-  TransformSquare<3>(step, row, from, to, count);
+  TransformBy<3>(step, row, from, to, count);
 }
 FOR_EACH_MACHINE void Transform5(Step step, int row, const float* const* from,
                                  float* const* to, int64_t count) {
-  TransformSquare<5>(step, row, from, to, count);
+  TransformBy<5>(step, row, from, to, count);
 }
 
 }  // namespace

@@ -87,9 +87,9 @@ class Winograd : public Convolution {
   const char* implementation() const override { return "winograd"; }
 
   size_t workspace() const override {
-    const int64_t places = g_.direction == kWeightGradient ? kPlaces : kEdge;
-    const int64_t slots = g_.direction == kWeightGradient ? 1 : Slots();
-    return Aligned(kPlaces * Apart(weights()) * 4) + slots * SlotBytes(places) +
+    const size_t tiles = g_.direction == kWeightGradient ? SlotBytes(kPlaces)
+                                                        : Slots() * SlotBytes(kEdge);
+    return Aligned(kPlaces * Apart(weights()) * 4) + tiles +
            Aligned(std::max(seen_.channels, made_.channels) * 4) + kAlignment;
   }
 
@@ -251,16 +251,20 @@ class Winograd : public Convolution {
     });
   }
 
+  // Where weight i of `count` is in a kernel that may have to be turned round.
+  int Turned(int i, int count) const {
+    return g_.direction == kInputGradient ? count - 1 - i : i;
+  }
+
   // Kernels [side, side, channels * outputs], their planes so far apart.
   template <int side, int to_side>
   void OfKernel(Pool& pool, Step step, const float* kernel, int64_t apart,
                 float* result, int64_t result_apart) const {
-    const bool turned = g_.direction == kInputGradient;
     ForEachRange(pool, weights() / kUnit, 256, [&](int64_t begin, int64_t end) {
       const float* from[side * side];
       float* to[to_side * to_side];
       for (int i = 0; i < side * side; ++i) {
-        from[i] = kernel + (turned ? side * side - 1 - i : i) * apart + begin * kUnit;
+        from[i] = kernel + Turned(i, side * side) * apart + begin * kUnit;
       }
       for (int i = 0; i < to_side * to_side; ++i) {
         to[i] = result + i * result_apart + begin * kUnit;
@@ -271,8 +275,7 @@ class Winograd : public Convolution {
 
   // The kernel's places, each [channels seen, channels made].
   void TransformKernel(Pool& pool, const float* kernel, float* transformed) const {
-    const bool turned = g_.direction == kInputGradient;
-    if ((turned ? g_.by_output() : g_.by_input()) != 1) {
+    if ((g_.direction == kInputGradient ? g_.by_output() : g_.by_input()) != 1) {
       OfKernel<taps, kEdge>(pool, kKernel, kernel, weights(), transformed,
                             Apart(weights()));
       return;
@@ -288,7 +291,7 @@ class Winograd : public Convolution {
         const int64_t wide = std::min(kSquare, columns - column);
         for (int64_t r = 0; r < high; ++r) {
           for (int i = 0; i < taps * taps; ++i) {
-            from[i] = kernel + (turned ? taps * taps - 1 - i : i) * weights() +
+            from[i] = kernel + Turned(i, taps * taps) * weights() +
                       (row + r) * columns + column;
           }
           for (int p = 0; p < kPlaces; ++p) to[p] = square[p][r];
