@@ -24,6 +24,7 @@ from jax import lax
 from jax._src.lax.convolution import _conv_general_dilated_lower
 from jax.interpreters import mlir
 
+from jaxdl import runtime
 from jaxdl.ops import engine, forms, native, taps, winograd
 from jaxdl.ops.geometry import DIRECTIONS, Convolution, recognise
 
@@ -195,6 +196,7 @@ def planned(conv: Convolution) -> tuple[native.Geometry, native.Plan] | None:
             left=left,
             right=right,
             swapped=_is_swapped(conv),
+            threads=runtime.cores(),
         )
         plan = native.plan(geometry)
         if isinstance(plan, native.Plan):

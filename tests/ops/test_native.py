@@ -45,6 +45,7 @@ CONVOLUTION = native.Geometry(
     left=1,
     right=1,
     swapped=False,
+    threads=2,
 )
 
 

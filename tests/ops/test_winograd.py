@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from jaxdl import runtime
 from jaxdl.ops import engine, native
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -87,6 +88,24 @@ def test_whole_numbers_are_exact(images, size, channels, outputs, padding, side,
 def test_many_outputs_and_more_than_one_chunk_of_tiles(side):
     pad = same(side)
     operands = operands_of(whole(4), 4, (12, 12), 32, 512, pad, side)
+    ours = computed(*operands, padding=pad)
+    for a, b in zip(ours, correlate(*operands, (1, 1), pad, (1, 1)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@SIDES
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize(
+    "images, size, channels, outputs",
+    [(40, (16, 16), 64, 56), (3, (11, 12), 208, 216)],  # of few weights, and of many
+)
+def test_any_number_of_threads(
+    images, size, channels, outputs, threads, side, monkeypatch
+):
+    """However the sums are cut for them, they are whole."""
+    monkeypatch.setattr(runtime, "cores", lambda: threads)
+    pad = same(side)
+    operands = operands_of(whole(5), images, size, channels, outputs, pad, side)
     ours = computed(*operands, padding=pad)
     for a, b in zip(ours, correlate(*operands, (1, 1), pad, (1, 1)), strict=True):
         np.testing.assert_array_equal(a, b)

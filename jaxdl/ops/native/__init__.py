@@ -71,6 +71,8 @@ class Geometry(NamedTuple):
     right: int
     swapped: bool
     """Whether the kernel is [h, w, outputs, channels], not [.., channels, outputs]."""
+    threads: int
+    """Among how many our own algorithms cut the work; more would idle."""
 
 
 class Plan(NamedTuple):

@@ -26,6 +26,7 @@ struct Geometry {
   int64_t stride_h, stride_w, dilation_h, dilation_w;
   int64_t top, bottom, left, right;  // padding
   int64_t swapped;                   // kernel [h, w, outputs, channels], not [.., c, o]
+  int64_t threads;                   // for which there is room to work
 
   int64_t by_output() const { return swapped ? channels : 1; }
   int64_t by_input() const { return swapped ? 1 : outputs; }

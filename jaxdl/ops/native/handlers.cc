@@ -39,6 +39,7 @@ std::unique_ptr<Convolution> Make(const int64_t* fields) {
   const Flushing flushing;
   Geometry g;
   std::memcpy(&g, fields, sizeof g);
+  if (g.threads < 1) throw std::invalid_argument("no threads");
   switch (g.algorithm) {
     case kDirect:
       return MakeDirect(g);

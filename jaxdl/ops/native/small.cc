@@ -21,7 +21,6 @@
 namespace jaxdl {
 namespace {
 
-constexpr int64_t kSlots = 32;           // threads for which there is room to work
 constexpr int64_t kStrip = 512 << 10;    // bytes of rows in cache at a time
 constexpr int64_t kMostBytes = 1 << 20;  // of one such strip, or of the weights' lanes
 constexpr int64_t kMostChannels = 64;
@@ -117,7 +116,7 @@ class Small : public Convolution {
  private:
   int64_t lanes() const { return kernels_.lanes; }
   int64_t blocks() const { return (g_.images + lanes() - 1) / lanes(); }
-  int64_t slots() const { return std::min(blocks(), kSlots); }
+  int64_t slots() const { return std::min(blocks(), g_.threads); }
   int64_t PartialFloats() const { return (weights_ + kMostLanes - 1) / kMostLanes * kMostLanes; }
   int64_t SharedFloats() const {
     return g_.direction == kWeightGradient ? blocks() * PartialFloats() : weights_;

@@ -203,6 +203,8 @@ INLINE void TransformRow(Step step, int wanted, const float* const* from,
     }
     if (step == kRowOfPixels) {
       OverChannels<Row<T::kPixels, row>>(from, to, count);
+    } else if (step == kRowOfGradients) {
+      OverChannels<Row<T::kGradients, row>>(from, to, count);
     } else {
       OverChannels<AddRow<T::kResults, row>>(from, to, count);
     }
@@ -218,10 +220,6 @@ INLINE void TransformBy(Step step, int row, const float* const* from,
       return OverChannels<Square<T::kKernel>>(from, to, count);
     case kKernelGradient:
       return OverChannels<Square<T::kKernelGradient>>(from, to, count);
-    case kPixels:
-      return OverChannels<Square<T::kPixels>>(from, to, count);
-    case kGradients:
-      return OverChannels<Square<T::kGradients>>(from, to, count);
     default:
       return TransformRow<taps>(step, row, from, to, count);
   }

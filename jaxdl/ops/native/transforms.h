@@ -17,9 +17,8 @@ constexpr int EdgeFor(int taps) { return taps == 3 ? 4 : 7; }  // places
 enum Step {
   kKernel,          // taps x taps -> places
   kKernelGradient,  // places -> taps x taps
-  kPixels,          // pixels -> places
-  kGradients,       // results' gradients -> places
   kRowOfPixels,     // pixels -> a row of places
+  kRowOfGradients,  // results' gradients -> a row of places
   kRowToResults,    // a row of places, added to results; the first of them are stored
 };
 

@@ -33,13 +33,13 @@ namespace {
 
 constexpr int64_t kCache = 512 << 10;  // bytes of a row of places that a thread is at
 constexpr int64_t kMany = 64;          // tiles that are worth more than the cache
+constexpr int64_t kManySummed = 128;   // the same where they are summed
 constexpr int64_t kLeast = 32;         // tiles at a time: fewer make slow products
-constexpr int64_t kShared = 4 << 20;   // bytes of all places that all threads are at
-constexpr int64_t kLeastShared = 128;  // tiles of these
+constexpr int64_t kOwn = 5 << 19;      // bytes of sums that each thread may have
+constexpr int64_t kSums = 10 << 20;    // bytes of them together
 constexpr int64_t kApart = 64;   // floats between places, lest they share cache sets
-constexpr int64_t kSlots = 32;   // threads for which there is room to work
 constexpr int64_t kSquare = 16;  // channels of a square that is transposed
-constexpr int64_t kGrain = 16;   // tiles in a piece of a transform
+constexpr int64_t kGrain = 16;   // what numbers of tiles are multiples of
 
 // Images [height, width, channels], of which tiles see side x side pixels, the first of
 // them at (2 y - top, 2 x - left).
@@ -75,21 +75,17 @@ class Winograd : public Convolution {
     wide_ = (made_.width + 1) / kTile;
     tiles_ = g.images * tall_ * wide_;
     if (tiles_ == 0) throw std::invalid_argument("winograd: no images");
+    const bool summed = g.direction == kWeightGradient;
     const int64_t row = kEdge * (seen_.channels + made_.channels) * 4;
-    if (g.direction == kWeightGradient) {
-      chunk_ = std::max(kLeastShared, InGrains(kShared / (kEdge * row)));
-    } else {
-      chunk_ = std::max(kMany, InGrains(kCache / row));
-    }
+    chunk_ = std::max(summed ? kManySummed : kMany, InGrains(kCache / row));
     chunk_ = std::min(chunk_, tiles_);
+    if (summed) Share();
   }
 
   const char* implementation() const override { return "winograd"; }
 
   size_t workspace() const override {
-    const size_t tiles = g_.direction == kWeightGradient ? SlotBytes(kPlaces)
-                                                        : Slots() * SlotBytes(kEdge);
-    return Aligned(kPlaces * Apart(weights()) * 4) + tiles +
+    return Aligned(parts_ * Sums() * 4) + Slots() * SlotBytes() +
            Aligned(std::max(seen_.channels, made_.channels) * 4) + kAlignment;
   }
 
@@ -97,7 +93,7 @@ class Winograd : public Convolution {
            void* workspace) const override {
     Parts parts(workspace);
     const int64_t most = std::max(seen_.channels, made_.channels);
-    auto* const kernel = Take(parts, kPlaces * Apart(weights()));
+    auto* const kernel = Take(parts, parts_ * Sums());
     auto* const zeros = Take(parts, most);
     std::fill(zeros, zeros + most, 0.0f);
     const auto* const x = static_cast<const float*>(left);
@@ -118,7 +114,8 @@ class Winograd : public Convolution {
   static constexpr int kPlaces = kEdge * kEdge;
 
   int64_t weights() const { return g_.channels * g_.outputs; }
-  int64_t Slots() const { return std::min((tiles_ + kLeast - 1) / kLeast, kSlots); }
+  int64_t Sums() const { return kPlaces * Apart(weights()); }  // floats of all places
+  int64_t Slots() const { return std::min((tiles_ + kLeast - 1) / kLeast, g_.threads); }
   // Tiles in a chunk, of which all threads get equally many.
   int64_t Fair(int64_t threads) const {
     const int64_t rounds = (tiles_ + threads * chunk_ - 1) / (threads * chunk_);
@@ -127,8 +124,8 @@ class Winograd : public Convolution {
   }
   int64_t SeenApart() const { return Apart(chunk_ * seen_.channels); }
   int64_t MadeApart() const { return Apart(chunk_ * made_.channels); }
-  size_t SlotBytes(int64_t places) const {
-    return Aligned(places * SeenApart() * 4) + Aligned(places * MadeApart() * 4) +
+  size_t SlotBytes() const {
+    return Aligned(kEdge * SeenApart() * 4) + Aligned(kEdge * MadeApart() * 4) +
            Aligned(made_.channels * 4);
   }
   static void Check(bool done) {
@@ -140,115 +137,155 @@ class Winograd : public Convolution {
     return reinterpret_cast<float*>(parts.Take(floats * 4));
   }
 
-  // The result, each chunk of tiles by one thread: a row of places is in its cache from
-  // the pixels to the results.
-  void Convolve(Pool& pool, const float* images, const float* zeros,
-                const float* kernel, Parts& parts, float* result) const {
-    char* const slots = parts.Take(Slots() * SlotBytes(kEdge));
+  // What a thread works with.
+  struct Desk {
+    float *seen, *made, *lost;  // rows of places; what lies outside
+    std::vector<const float*> pixels, gradients;
+    std::vector<float*> results;
+  };
+
+  // Calls work(item, desk) for each item, alone.
+  template <typename Work>
+  void ForEachItem(Pool& pool, Parts& parts, int64_t items, const Work& work) const {
+    char* const slots = parts.Take(Slots() * SlotBytes());
     const int64_t threads = std::clamp<int64_t>(pool.num_threads(), 1, Slots());
-    const int64_t size = Fair(threads), chunks = (tiles_ + size - 1) / size;
     std::atomic<int64_t> next{0};
-    ForEachPiece(pool, std::min(threads, chunks), [&](int64_t thread) {
-      Parts own(slots + thread * SlotBytes(kEdge));
-      float* const seen = Take(own, kEdge * SeenApart());
-      float* const made = Take(own, kEdge * MadeApart());
-      float* const lost = Take(own, made_.channels);  // what lies outside
-      std::vector<const float*> pixels(size * kSide * kSide);
-      std::vector<float*> results(size * kTile * kTile);
+    ForEachPiece(pool, std::min(threads, items), [&](int64_t thread) {
+      Parts own(slots + thread * SlotBytes());
+      Desk desk;
+      desk.seen = Take(own, kEdge * SeenApart());
+      desk.made = Take(own, kEdge * MadeApart());
+      desk.lost = Take(own, made_.channels);
       Alone([&] {
-        for (int64_t chunk; (chunk = next.fetch_add(1)) < chunks;) {
-          const int64_t start = chunk * size, count = std::min(size, tiles_ - start);
-          for (int64_t t = 0; t < count; ++t) {
-            Places<kSide>(seen_, start + t, images, zeros, &pixels[t * kSide * kSide]);
-            Places<kTile>(made_, start + t, result, lost, &results[t * kTile * kTile]);
-          }
-          for (int row = 0; row < kEdge; ++row) {
-            OneRow(row, count, pixels, kernel, seen, made, results);
-          }
-        }
+        for (int64_t item; (item = next.fetch_add(1)) < items;) work(item, desk);
       });
     });
   }
 
+  // The result, each chunk of tiles by one thread: a row of places is in its cache from
+  // the pixels to the results.
+  void Convolve(Pool& pool, const float* images, const float* zeros,
+                const float* kernel, Parts& parts, float* result) const {
+    const int64_t size = Fair(std::clamp<int64_t>(pool.num_threads(), 1, Slots()));
+    ForEachItem(pool, parts, (tiles_ + size - 1) / size, [&](int64_t item, Desk& desk) {
+      const int64_t start = item * size, count = std::min(size, tiles_ - start);
+      Places<kSide>(seen_, start, count, images, zeros, desk.pixels);
+      Places<kTile>(made_, start, count, result, desk.lost, desk.results);
+      for (int row = 0; row < kEdge; ++row) OneRow(row, count, kernel, desk);
+    });
+  }
+
   // What a row of places adds to the results of so many tiles.
-  void OneRow(int row, int64_t count, const std::vector<const float*>& pixels,
-              const float* kernel, float* seen, float* made,
-              const std::vector<float*>& results) const {
-    float *to[kEdge], *from[kEdge];
-    for (int64_t t = 0; t < count; ++t) {
-      for (int i = 0; i < kEdge; ++i) {
-        to[i] = seen + i * SeenApart() + t * seen_.channels;
-      }
-      Transform(taps, kRowOfPixels, row, &pixels[t * kSide * kSide], to,
-                seen_.channels);
-    }
+  void OneRow(int row, int64_t count, const float* kernel, Desk& desk) const {
+    RowOf<kSide>(kRowOfPixels, row, count, desk.pixels, seen_.channels, SeenApart(),
+                 desk.seen);
     for (int i = 0; i < kEdge; ++i) {
       const float* const place = kernel + (row * kEdge + i) * Apart(weights());
       Check(Sgemm(count, made_.channels, seen_.channels,
-                  {seen + i * SeenApart(), false, seen_.channels},
-                  {place, false, made_.channels}, false, made + i * MadeApart(),
+                  {desk.seen + i * SeenApart(), false, seen_.channels},
+                  {place, false, made_.channels}, false, desk.made + i * MadeApart(),
                   made_.channels));
     }
+    const float* from[kEdge];
     for (int64_t t = 0; t < count; ++t) {
       for (int i = 0; i < kEdge; ++i) {
-        from[i] = made + i * MadeApart() + t * made_.channels;
+        from[i] = desk.made + i * MadeApart() + t * made_.channels;
       }
-      Transform(taps, kRowToResults, row, from, &results[t * kTile * kTile],
+      Transform(taps, kRowToResults, row, from, &desk.results[t * kTile * kTile],
                 made_.channels);
     }
+  }
+
+  // How the gradient of the kernel is shared among threads. Small sums each has of its
+  // own, over a part of the tiles. Others are one sum, and a thread makes rows of its
+  // places, if need be for some of the outputs: these transform the pixels again.
+  void Share() {
+    const int64_t threads = g_.threads, bytes = Sums() * 4;
+    if (bytes <= kOwn) parts_ = std::min({2 * threads, kSums / bytes, tiles_ / chunk_});
+    if (parts_ > threads) parts_ -= parts_ % threads;
+    part_ = (tiles_ + parts_ - 1) / parts_;
+    parts_ = (tiles_ + part_ - 1) / part_;
+    by_rows_ = bytes > kOwn || parts_ < threads;
+    int64_t splits = 1;
+    const auto idle = [&] {  // of so many pieces of work, in the last round
+      return (threads - parts_ * kEdge * splits % threads) % threads;
+    };
+    while (by_rows_ && idle() * 10 > parts_ * kEdge * splits) ++splits;
+    width_ = InGrains((g_.outputs + splits - 1) / splits + kGrain - 1);
   }
 
   // The transformed gradient of the kernel: products over all tiles.
   void SumOverTiles(Pool& pool, const float* images, const float* gradients,
                     const float* zeros, Parts& parts, float* kernel) const {
-    float* const seen = Take(parts, kPlaces * SeenApart());
-    float* const made = Take(parts, kPlaces * MadeApart());
-    for (int64_t start = 0; start < tiles_; start += chunk_) {
-      const int64_t count = std::min(chunk_, tiles_ - start);
-      FromImages<kSide>(pool, kPixels, seen_, start, count, images, zeros, seen);
-      FromImages<kTile>(pool, kGradients, made_, start, count, gradients, zeros, made);
-      ForEachPiece(pool, kPlaces, [&](int64_t place) {
-        Alone([&] {
-          Check(Sgemm(g_.channels, g_.outputs, count,
-                      {seen + place * SeenApart(), true, g_.channels},
-                      {made + place * MadeApart(), false, g_.outputs}, start > 0,
-                      kernel + place * Apart(weights()), g_.outputs));
-        });
-      });
-    }
-  }
-
-  // Where a tile's side x side pixels are in the images; `outside` for padding.
-  template <int side, typename Float>
-  void Places(const Image& image, int64_t tile, Float* images, Float* outside,
-              Float** places) const {
-    const int64_t n = tile / (tall_ * wide_), at = tile % (tall_ * wide_);
-    const int64_t top = at / wide_ * kTile - image.top;
-    const int64_t left = at % wide_ * kTile - image.left;
-    for (int i = 0; i < side * side; ++i) {
-      const int64_t y = top + i / side, x = left + i % side;
-      const bool inside = y >= 0 && y < image.height && x >= 0 && x < image.width;
-      const int64_t pixel = (n * image.height + y) * image.width + x;
-      places[i] = inside ? images + pixel * image.channels : outside;
-    }
-  }
-
-  // Tiles of side x side pixels -> [places, tiles, channels].
-  template <int side>
-  void FromImages(Pool& pool, Step step, const Image& image, int64_t start,
-                  int64_t count, const float* images, const float* zeros,
-                  float* transformed) const {
-    ForEachRange(pool, count, kGrain, [&](int64_t begin, int64_t end) {
-      const float* from[side * side];
-      float* to[kPlaces];
-      for (int64_t t = begin; t < end; ++t) {
-        Places<side>(image, start + t, images, zeros, from);
-        for (int64_t p = 0; p < kPlaces; ++p) {
-          to[p] = transformed + p * Apart(chunk_ * image.channels) + t * image.channels;
+    const int64_t rows = by_rows_ ? kEdge : 1;
+    const int64_t widths = (g_.outputs + width_ - 1) / width_;
+    ForEachItem(pool, parts, parts_ * rows * widths, [&](int64_t item, Desk& desk) {
+      const int64_t part = item / (rows * widths), first = item % widths * width_;
+      const int64_t end = std::min(tiles_, (part + 1) * part_);
+      for (int64_t start = part * part_; start < end; start += chunk_) {
+        const int64_t count = std::min(chunk_, end - start);
+        Places<kSide>(seen_, start, count, images, zeros, desk.pixels);
+        Places<kTile>(made_, start, count, gradients + first, zeros, desk.gradients);
+        for (int row = 0; row < kEdge; ++row) {
+          if (by_rows_ && row != item / widths % rows) continue;
+          AddRow(row, count, first, start > part * part_, kernel + part * Sums(), desk);
         }
-        Transform(taps, step, 0, from, to, image.channels);
       }
     });
+    if (parts_ == 1) return;
+    ForEachRange(pool, Sums(), 1 << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t part = 1; part < parts_; ++part) {
+        const float* const other = kernel + part * Sums();
+        for (int64_t i = begin; i < end; ++i) kernel[i] += other[i];
+      }
+    });
+  }
+
+  // What so many tiles add to a row of places, at the outputs from `first` on.
+  void AddRow(int row, int64_t count, int64_t first, bool add, float* kernel,
+              Desk& desk) const {
+    const int64_t width = std::min(width_, g_.outputs - first);
+    RowOf<kSide>(kRowOfPixels, row, count, desk.pixels, g_.channels, SeenApart(),
+                 desk.seen);
+    RowOf<kTile>(kRowOfGradients, row, count, desk.gradients, width, MadeApart(),
+                 desk.made);
+    for (int i = 0; i < kEdge; ++i) {
+      float* const place = kernel + (row * kEdge + i) * Apart(weights()) + first;
+      Check(Sgemm(g_.channels, width, count,
+                  {desk.seen + i * SeenApart(), true, g_.channels},
+                  {desk.made + i * MadeApart(), false, width}, add, place, g_.outputs));
+    }
+  }
+
+  // A row of places of each of so many tiles, from `width` channels of their pixels.
+  template <int side>
+  void RowOf(Step step, int row, int64_t count, const std::vector<const float*>& pixels,
+             int64_t width, int64_t apart, float* transformed) const {
+    float* to[kEdge];
+    for (int64_t t = 0; t < count; ++t) {
+      for (int i = 0; i < kEdge; ++i) to[i] = transformed + i * apart + t * width;
+      Transform(taps, step, row, &pixels[t * side * side], to, width);
+    }
+  }
+
+  // Where the side x side pixels of tiles are in the images; `outside` for padding.
+  template <int side, typename Float>
+  void Places(const Image& image, int64_t start, int64_t count, Float* images,
+              Float* outside, std::vector<Float*>& places) const {
+    places.resize(count * side * side);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t tile = start + t;
+      const int64_t n = tile / (tall_ * wide_), at = tile % (tall_ * wide_);
+      const int64_t top = at / wide_ * kTile - image.top;
+      const int64_t left = at % wide_ * kTile - image.left;
+      for (int i = 0; i < side * side; ++i) {
+        const int64_t y = top + i / side, x = left + i % side;
+        const bool inside = y >= 0 && y < image.height && x >= 0 && x < image.width;
+        const int64_t pixel = (n * image.height + y) * image.width + x;
+        places[t * side * side + i] =
+            inside ? images + pixel * image.channels : outside;
+      }
+    }
   }
 
   // Where weight i of `count` is in a kernel that may have to be turned round.
@@ -310,6 +347,8 @@ class Winograd : public Convolution {
   Geometry g_;
   Image seen_, made_;
   int64_t tall_, wide_, tiles_, chunk_;
+  int64_t parts_ = 1, part_ = 0, width_ = 0;  // of the tiles; tiles of one; outputs
+  bool by_rows_ = false;
 };
 
 }  // namespace
