@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "alone.h"
@@ -38,6 +39,8 @@ constexpr int64_t kLeast = 32;         // tiles at a time: fewer make slow produ
 constexpr int64_t kOwn = 5 << 19;      // bytes of sums that each thread may have
 constexpr int64_t kSums = 10 << 20;    // bytes of them together
 constexpr int64_t kApart = 64;   // floats between places, lest they share cache sets
+constexpr int64_t kAhead = 8;    // tiles, of which the pixels are asked for beforehand
+constexpr int64_t kLine = 16;    // floats that come together
 constexpr int64_t kSquare = 16;  // channels of a square that is transposed
 constexpr int64_t kGrain = 16;   // what numbers of tiles are multiples of
 
@@ -188,6 +191,9 @@ class Winograd : public Convolution {
     }
     const float* from[kEdge];
     for (int64_t t = 0; t < count; ++t) {
+      if (t + kAhead < count) {
+        Fetch<kTile>(row, &desk.results[(t + kAhead) * kTile * kTile], made_.channels);
+      }
       for (int i = 0; i < kEdge; ++i) {
         from[i] = desk.made + i * MadeApart() + t * made_.channels;
       }
@@ -257,12 +263,29 @@ class Winograd : public Convolution {
     }
   }
 
+  // Asks for the pixels that a tile is the first to touch. In each direction these are
+  // two, and the first two rows of places begin with one of them each.
+  template <int side, typename Float>
+  static void Fetch(int row, Float* const* pixels, int64_t channels) {
+    if (row > 1) return;
+    const int line = side == kTile ? row : 2 - row;
+    for (int i = side - kTile; i < side; ++i) {
+      Float* const pixel = pixels[line * side + i];
+      for (int64_t c = 0; c < channels; c += kLine) {
+        __builtin_prefetch(pixel + c, !std::is_const_v<Float>);
+      }
+    }
+  }
+
   // A row of places of each of so many tiles, from `width` channels of their pixels.
   template <int side>
   void RowOf(Step step, int row, int64_t count, const std::vector<const float*>& pixels,
              int64_t width, int64_t apart, float* transformed) const {
     float* to[kEdge];
     for (int64_t t = 0; t < count; ++t) {
+      if (t + kAhead < count) {
+        Fetch<side>(row, &pixels[(t + kAhead) * side * side], width);
+      }
       for (int i = 0; i < kEdge; ++i) to[i] = transformed + i * apart + t * width;
       Transform(taps, step, row, &pixels[t * side * side], to, width);
     }
@@ -278,12 +301,14 @@ class Winograd : public Convolution {
       const int64_t n = tile / (tall_ * wide_), at = tile % (tall_ * wide_);
       const int64_t top = at / wide_ * kTile - image.top;
       const int64_t left = at % wide_ * kTile - image.left;
-      for (int i = 0; i < side * side; ++i) {
-        const int64_t y = top + i / side, x = left + i % side;
-        const bool inside = y >= 0 && y < image.height && x >= 0 && x < image.width;
-        const int64_t pixel = (n * image.height + y) * image.width + x;
-        places[t * side * side + i] =
-            inside ? images + pixel * image.channels : outside;
+      Float** to = &places[t * side * side];
+      for (int64_t y = top; y < top + side; ++y) {
+        const int64_t line = (n * image.height + y) * image.width;
+        const bool seen = y >= 0 && y < image.height;
+        for (int64_t x = left; x < left + side; ++x) {
+          const bool inside = seen && x >= 0 && x < image.width;
+          *to++ = inside ? images + (line + x) * image.channels : outside;
+        }
       }
     }
   }
