@@ -22,6 +22,8 @@ using dnnl::memory;
 constexpr int64_t kLeastShared = 1 << 21;  // multiply-adds: some 10 us of one core
 constexpr int64_t kPiece = 1 << 22;
 constexpr int64_t kMostPieces = 32, kMostCopied = 8;
+constexpr int64_t kLines = 128;      // of a piece, unless threads would idle
+constexpr int64_t kLeastLines = 64;  // for each thread, or the longer side is cut
 constexpr int64_t kUnit = 16;  // floats in a cache line, which no two pieces share
 
 struct Matrix {
@@ -45,14 +47,14 @@ class Product : public Convolution {
     const Matrix kernel{g.by_input(), g.by_output()};
     switch (g.direction) {
       case kForward:
-        Set(m, c, o, {c, 1}, kernel);
+        Set(m, c, o, {c, 1}, kernel, g.threads);
         break;
       case kInputGradient:
-        Set(m, o, c, {o, 1}, {kernel.by_column, kernel.by_row});
+        Set(m, o, c, {o, 1}, {kernel.by_column, kernel.by_row}, g.threads);
         break;
       default:
         if (g.swapped) throw std::invalid_argument("a swapped weight gradient");
-        Set(c, m, o, {1, c}, {o, 1});
+        Set(c, m, o, {1, c}, {o, 1}, g.threads);
     }
     if (!bf16_ && !rounded_) return;
     Alone([&] {
@@ -92,19 +94,25 @@ class Product : public Convolution {
   bool plain() const { return !bf16_ && !rounded_; }
   int64_t length() const { return by_rows_ ? m_ : n_; }
 
-  // [m, k] x [k, n]; the longer side of the result is cut, by its size alone.
-  void Set(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b) {
+  // [m, k] x [k, n], cut along a side of the result, by the sizes and threads alone.
+  void Set(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t threads) {
     m_ = m, k_ = k, n_ = n, a_ = a, b_ = b;
-    by_rows_ = m >= n;
-    // Each piece copies all of the shorter side anew.
-    const bool copied = plain() && SgemmCopies(m, n, a.transposed(), b.transposed(),
-                                              b.leading(k, n));
-    const int64_t most = copied ? kMostCopied : kMostPieces;
-    const int64_t unit = copied ? kSgemmUnit : kUnit;
+    by_rows_ = m >= n;  // the longer side is cut, as a rule
+    int64_t most = kMostPieces, unit = kUnit, least = kUnit;
+    if (plain() && SgemmCopies(m, n, a.transposed(), b.transposed(), b.leading(k, n))) {
+      // Each piece copies all of the shorter side anew.
+      most = kMostCopied, unit = least = kSgemmUnit;
+    } else if (plain()) {
+      // oneDNN copies what is transposed, for each piece anew unless it is that which
+      // is cut, and multiplies few columns at a time slower than few rows.
+      const bool columns = b.transposed() && !a.transposed() && k >= n;
+      if ((columns ? n : m) >= kLeastLines * threads) by_rows_ = !columns;
+      least = std::min(kLines, (length() + threads - 1) / threads);
+    }
     const int64_t work = m * k * n;
     int64_t pieces = work < kLeastShared ? 1 : 2;
     while (pieces < most && work / kPiece >= 2 * pieces) pieces *= 2;
-    size_ = (length() + pieces - 1) / pieces;
+    size_ = std::max(least, (length() + pieces - 1) / pieces);
     size_ = (size_ + unit - 1) / unit * unit;
     pieces_ = (length() + size_ - 1) / size_;
   }
