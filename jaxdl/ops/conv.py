@@ -127,7 +127,7 @@ def _saves_multiplications(conv: Convolution) -> bool:
     if jnp.bfloat16 in (conv.dtype, conv.result_dtype):
         return False
     tiles = max(winograd.tiles(conv, (side, side)) for side in (3, 5))
-    return native.lanes() >= 8 and _is_dense(conv) and tiles >= 128
+    return native.lanes() >= 8 and _is_dense(conv) and tiles >= 16
 
 
 def _is_dense(conv: Convolution) -> bool:
