@@ -4,6 +4,7 @@
 #include "transforms.h"
 
 #include <cstring>
+#include <utility>
 
 #include "parallel.h"
 
@@ -225,6 +226,57 @@ INLINE void TransformBy(Step step, int row, const float* const* from,
   }
 }
 
+// Lanes of `a` and, from kSquare on, of `b`.
+template <int... lanes>
+INLINE Vector Shuffle(const Vector& a, const Vector& b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, lanes...);
+#else  // GCC 11
+  typedef int Lanes __attribute__((vector_size(sizeof(Vector))));
+  return __builtin_shuffle(a, b, Lanes{lanes...});
+#endif
+}
+
+// Of two rows `distance` apart, blocks so wide change places across the diagonal.
+template <int distance, int... lanes>
+INLINE void Exchange(Vector& a, Vector& b, std::integer_sequence<int, lanes...>) {
+  constexpr int n = sizeof...(lanes);
+  const Vector first =
+      Shuffle<(lanes & distance ? n + lanes - distance : lanes)...>(a, b);
+  b = Shuffle<(lanes & distance ? n + lanes : lanes + distance)...>(a, b);
+  a = first;
+}
+
+// A step of Eklundh's (1972) transposition.
+template <int distance>
+INLINE void Exchanges(Vector* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kSquare; ++i) {
+    if (i & distance) continue;
+    Exchange<distance>(rows[i], rows[i + distance],
+                       std::make_integer_sequence<int, kSquare>());
+  }
+}
+
+FOR_EACH_MACHINE void TransposeSquare(const float (*square)[kSquare], int64_t rows,
+                                      int64_t columns, float* to, int64_t apart) {
+  Vector v[kSquare];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSquare; ++i) v[i] = Load<Vector>(square[i]);
+  Exchanges<8>(v);
+  Exchanges<4>(v);
+  Exchanges<2>(v);
+  Exchanges<1>(v);
+  if (rows == kSquare && columns == kSquare) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kSquare; ++i) Store(v[i], to + i * apart);
+    return;
+  }
+  for (int i = 0; i < columns; ++i) {
+    std::memcpy(to + i * apart, &v[i], rows * sizeof(float));
+  }
+}
+
 FOR_EACH_MACHINE void Transform3(Step step, int row, const float* const* from,
                                  float* const* to, int64_t count) {
   TransformBy<3>(step, row, from, to, count);
@@ -239,6 +291,11 @@ FOR_EACH_MACHINE void Transform5(Step step, int row, const float* const* from,
 void Transform(int taps, Step step, int row, const float* const* from, float* const* to,
                int64_t count) {
   (taps == 3 ? Transform3 : Transform5)(step, row, from, to, count);
+}
+
+void Transpose(const float square[kSquare][kSquare], int64_t rows, int64_t columns,
+               float* to, int64_t apart) {
+  TransposeSquare(square, rows, columns, to, apart);
 }
 
 }  // namespace jaxdl

@@ -9,6 +9,7 @@ namespace jaxdl {
 
 constexpr int64_t kTile = 2;  // results of a tile, in either direction
 constexpr int64_t kUnit = 8;  // channels come in multiples of it
+constexpr int64_t kSquare = 2 * kUnit;
 
 // Of the transforms for kernels of taps x taps, in either direction.
 constexpr int SideFor(int taps) { return taps + 1; }  // pixels that a tile sees
@@ -26,6 +27,11 @@ enum Step {
 // or place of a square, or of the row in question.
 void Transform(int taps, Step step, int row, const float* const* from,
                float* const* to, int64_t count);
+
+// Of a square's first `rows` rows and `columns` columns, multiples of kUnit, the columns
+// become rows, so far apart.
+void Transpose(const float square[kSquare][kSquare], int64_t rows, int64_t columns,
+               float* to, int64_t apart);
 
 }  // namespace jaxdl
 

@@ -41,7 +41,6 @@ constexpr int64_t kSums = 10 << 20;    // bytes of them together
 constexpr int64_t kApart = 64;   // floats between places, lest they share cache sets
 constexpr int64_t kAhead = 8;    // tiles, of which the pixels are asked for beforehand
 constexpr int64_t kLine = 16;    // floats that come together
-constexpr int64_t kSquare = 16;  // channels of a square that is transposed
 constexpr int64_t kGrain = 16;   // what numbers of tiles are multiples of
 
 // Images [height, width, channels], of which tiles see side x side pixels, the first of
@@ -342,15 +341,17 @@ class Winograd : public Convolution {
                             Apart(weights()));
       return;
     }
-    // [.., made, seen] as it is: transposed by squares.
+    // [.., made, seen] as it is: transposed by squares, so that what is written follows.
     const int64_t rows = made_.channels, columns = seen_.channels;
-    ForEachRange(pool, (rows + kSquare - 1) / kSquare, 1, [&](int64_t begin, int64_t) {
+    const int64_t pieces = (columns + kSquare - 1) / kSquare;
+    ForEachPiece(pool, pieces, [&](int64_t piece) {
       const float* from[taps * taps];
-      float square[kPlaces][kSquare][kSquare];
+      float square[kPlaces][kSquare][kSquare] = {};
       float* to[kPlaces];
-      const int64_t row = begin * kSquare, high = std::min(kSquare, rows - row);
-      for (int64_t column = 0; column < columns; column += kSquare) {
-        const int64_t wide = std::min(kSquare, columns - column);
+      const int64_t column = piece * kSquare;
+      const int64_t wide = std::min(kSquare, columns - column);
+      for (int64_t row = 0; row < rows; row += kSquare) {
+        const int64_t high = std::min(kSquare, rows - row);
         for (int64_t r = 0; r < high; ++r) {
           for (int i = 0; i < taps * taps; ++i) {
             from[i] = kernel + Turned(i, taps * taps) * weights() +
@@ -361,9 +362,7 @@ class Winograd : public Convolution {
         }
         for (int p = 0; p < kPlaces; ++p) {
           float* const place = transformed + p * Apart(weights()) + column * rows + row;
-          for (int64_t c = 0; c < wide; ++c) {
-            for (int64_t r = 0; r < high; ++r) place[c * rows + r] = square[p][r][c];
-          }
+          Transpose(square[p], high, wide, place, rows);
         }
       }
     });
