@@ -35,7 +35,7 @@ namespace {
 constexpr int64_t kCache = 512 << 10;  // bytes of a row of places that a thread is at
 constexpr int64_t kMany = 64;          // tiles that are worth more than the cache
 constexpr int64_t kManySummed = 128;   // the same where they are summed
-constexpr int64_t kLeast = 32;         // tiles at a time: fewer make slow products
+constexpr int64_t kLeast = 16;         // tiles at a time: fewer make slow products
 constexpr int64_t kOwn = 5 << 19;      // bytes of sums that each thread may have
 constexpr int64_t kSums = 10 << 20;    // bytes of them together
 constexpr int64_t kApart = 64;   // floats between places, lest they share cache sets
@@ -117,7 +117,10 @@ class Winograd : public Convolution {
 
   int64_t weights() const { return g_.channels * g_.outputs; }
   int64_t Sums() const { return kPlaces * Apart(weights()); }  // floats of all places
-  int64_t Slots() const { return std::min((tiles_ + kLeast - 1) / kLeast, g_.threads); }
+  int64_t Slots() const {
+    const bool summed = g_.direction == kWeightGradient;
+    return std::min(summed ? Items() : (tiles_ + kLeast - 1) / kLeast, g_.threads);
+  }
   // Tiles in a chunk, of which all threads get equally many.
   int64_t Fair(int64_t threads) const {
     const int64_t rounds = (tiles_ + threads * chunk_ - 1) / (threads * chunk_);
@@ -219,20 +222,24 @@ class Winograd : public Convolution {
     width_ = InGrains((g_.outputs + splits - 1) / splits + kGrain - 1);
   }
 
+  // Pieces of a part's work: rows of places, and parts of the outputs.
+  int64_t Rows() const { return by_rows_ ? kEdge : 1; }
+  int64_t Widths() const { return (g_.outputs + width_ - 1) / width_; }
+  int64_t Items() const { return parts_ * Rows() * Widths(); }
+
   // The transformed gradient of the kernel: products over all tiles.
   void SumOverTiles(Pool& pool, const float* images, const float* gradients,
                     const float* zeros, Parts& parts, float* kernel) const {
-    const int64_t rows = by_rows_ ? kEdge : 1;
-    const int64_t widths = (g_.outputs + width_ - 1) / width_;
-    ForEachItem(pool, parts, parts_ * rows * widths, [&](int64_t item, Desk& desk) {
-      const int64_t part = item / (rows * widths), first = item % widths * width_;
+    ForEachItem(pool, parts, Items(), [&](int64_t item, Desk& desk) {
+      const int64_t within = item % (Rows() * Widths());
+      const int64_t part = item / (Rows() * Widths()), first = within % Widths() * width_;
       const int64_t end = std::min(tiles_, (part + 1) * part_);
       for (int64_t start = part * part_; start < end; start += chunk_) {
         const int64_t count = std::min(chunk_, end - start);
         Places<kSide>(seen_, start, count, images, zeros, desk.pixels);
         Places<kTile>(made_, start, count, gradients + first, zeros, desk.gradients);
         for (int row = 0; row < kEdge; ++row) {
-          if (by_rows_ && row != item / widths % rows) continue;
+          if (by_rows_ && row != within / Widths()) continue;
           AddRow(row, count, first, start > part * part_, kernel + part * Sums(), desk);
         }
       }
