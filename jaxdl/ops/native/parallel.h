@@ -77,6 +77,20 @@ void ForEachPiece(Pool& pool, int64_t pieces, const Work& work) {
   if (shared->failed) std::rethrow_exception(shared->error);
 }
 
+// Calls work(worker, each) for at most so many workers. In it each(one) calls one(item)
+// for items that no other worker has taken, until there are none: a worker, unlike an
+// item, has its own part of a workspace.
+template <typename Work>
+void ForEachWorker(Pool& pool, int64_t workers, int64_t items, const Work& work) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  ForEachPiece(pool, std::min({workers, items, threads}), [&](int64_t worker) {
+    work(worker, [&](const auto& one) {
+      for (int64_t item; (item = next.fetch_add(1)) < items;) one(item);
+    });
+  });
+}
+
 // Calls work(begin, end) for parts of 0 ... count of about `grain` items.
 template <typename Work>
 void ForEachRange(Pool& pool, int64_t count, int64_t grain, const Work& work) {

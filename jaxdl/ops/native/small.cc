@@ -13,7 +13,6 @@
 #include "small.h"
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 
 #include "convolution.h"
@@ -93,17 +92,15 @@ class Small : public Convolution {
     auto* const out = static_cast<float*>(result);
     if (g_.direction != kWeightGradient) Pack(y, shared);
     // Each worker keeps to its own part of the workspace, for the sake of its cache.
-    std::atomic<int64_t> next{0};
-    const int64_t workers = std::min<int64_t>(slots(), pool.num_threads());
-    ForEachPiece(pool, std::max<int64_t>(1, workers), [&](int64_t worker) {
+    ForEachWorker(pool, slots(), blocks(), [&](int64_t worker, const auto& each) {
       char* const slot = slots_at + worker * SlotBytes();
-      for (int64_t b; (b = next.fetch_add(1)) < blocks();) {
+      each([&](int64_t b) {
         if (g_.direction == kWeightGradient) {
           WeightsOfBlock(b, x, y, slot, shared + b * PartialFloats());
         } else {
           Block(b, x, shared, slot, out);
         }
-      }
+      });
     });
     if (g_.direction != kWeightGradient) return;
     std::copy(shared, shared + weights_, out);

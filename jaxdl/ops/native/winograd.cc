@@ -19,7 +19,6 @@
 // gradient of the results.
 
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 #include <type_traits>
 #include <vector>
@@ -81,7 +80,11 @@ class Winograd : public Convolution {
     const int64_t row = kEdge * (seen_.channels + made_.channels) * 4;
     chunk_ = std::max(summed ? kManySummed : kMany, InGrains(kCache / row));
     chunk_ = std::min(chunk_, tiles_);
-    if (summed) Share();
+    if (summed) {
+      Share();
+    } else {
+      chunk_ = Fair();
+    }
   }
 
   const char* implementation() const override { return "winograd"; }
@@ -122,7 +125,8 @@ class Winograd : public Convolution {
     return std::min(summed ? Items() : (tiles_ + kLeast - 1) / kLeast, g_.threads);
   }
   // Tiles in a chunk, of which all threads get equally many.
-  int64_t Fair(int64_t threads) const {
+  int64_t Fair() const {
+    const int64_t threads = Slots();
     const int64_t rounds = (tiles_ + threads * chunk_ - 1) / (threads * chunk_);
     const int64_t size = (tiles_ + threads * rounds - 1) / (threads * rounds);
     return std::min(chunk_, std::max(kLeast, InGrains(size + kGrain - 1)));
@@ -153,17 +157,13 @@ class Winograd : public Convolution {
   template <typename Work>
   void ForEachItem(Pool& pool, Parts& parts, int64_t items, const Work& work) const {
     char* const slots = parts.Take(Slots() * SlotBytes());
-    const int64_t threads = std::clamp<int64_t>(pool.num_threads(), 1, Slots());
-    std::atomic<int64_t> next{0};
-    ForEachPiece(pool, std::min(threads, items), [&](int64_t thread) {
-      Parts own(slots + thread * SlotBytes());
+    ForEachWorker(pool, Slots(), items, [&](int64_t worker, const auto& each) {
+      Parts own(slots + worker * SlotBytes());
       Desk desk;
       desk.seen = Take(own, kEdge * SeenApart());
       desk.made = Take(own, kEdge * MadeApart());
       desk.lost = Take(own, made_.channels);
-      Alone([&] {
-        for (int64_t item; (item = next.fetch_add(1)) < items;) work(item, desk);
-      });
+      Alone([&] { each([&](int64_t item) { work(item, desk); }); });
     });
   }
 
@@ -171,9 +171,9 @@ class Winograd : public Convolution {
   // the pixels to the results.
   void Convolve(Pool& pool, const float* images, const float* zeros,
                 const float* kernel, Parts& parts, float* result) const {
-    const int64_t size = Fair(std::clamp<int64_t>(pool.num_threads(), 1, Slots()));
-    ForEachItem(pool, parts, (tiles_ + size - 1) / size, [&](int64_t item, Desk& desk) {
-      const int64_t start = item * size, count = std::min(size, tiles_ - start);
+    const int64_t chunks = (tiles_ + chunk_ - 1) / chunk_;
+    ForEachItem(pool, parts, chunks, [&](int64_t item, Desk& desk) {
+      const int64_t start = item * chunk_, count = std::min(chunk_, tiles_ - start);
       Places<kSide>(seen_, start, count, images, zeros, desk.pixels);
       Places<kTile>(made_, start, count, result, desk.lost, desk.results);
       for (int row = 0; row < kEdge; ++row) OneRow(row, count, kernel, desk);
@@ -234,12 +234,12 @@ class Winograd : public Convolution {
       const int64_t within = item % (Rows() * Widths());
       const int64_t part = item / (Rows() * Widths()), first = within % Widths() * width_;
       const int64_t end = std::min(tiles_, (part + 1) * part_);
+      const int64_t low = within / Widths(), high = by_rows_ ? low + 1 : kEdge;
       for (int64_t start = part * part_; start < end; start += chunk_) {
         const int64_t count = std::min(chunk_, end - start);
         Places<kSide>(seen_, start, count, images, zeros, desk.pixels);
         Places<kTile>(made_, start, count, gradients + first, zeros, desk.gradients);
-        for (int row = 0; row < kEdge; ++row) {
-          if (by_rows_ && row != within / Widths()) continue;
+        for (int64_t row = low; row < high; ++row) {
           AddRow(row, count, first, start > part * part_, kernel + part * Sums(), desk);
         }
       }
