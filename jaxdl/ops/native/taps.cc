@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
+#include <vector>
 
 #include "convolution.h"
 
@@ -21,11 +23,12 @@ constexpr int64_t kGrain = 32768;  // numbers in a piece of a copy
 class Taps : public Convolution {
  public:
   explicit Taps(const Geometry& g) : g_(g) {
-    ForEachProduct([this](int64_t, int64_t, int64_t, int64_t columns) {
-      if (products_.count(columns) == 0) products_.emplace(columns, Product(columns));
-    });
-    for (const auto& [columns, product] : products_) {
-      scratch_ = std::max(scratch_, product.scratch.get_size());
+    SortPixels();
+    FindLines();
+    for (const Line& line : lines_) {
+      if (products_.count(line.pixels) != 0) continue;
+      const auto& made = products_.emplace(line.pixels, Product(line.pixels)).first;
+      scratch_ = std::max(scratch_, made->second.scratch.get_size());
     }
   }
 
@@ -43,23 +46,22 @@ class Taps : public Convolution {
     char* const outputs = parts.Take(output_items() * item());
     char* sums = parts.Take(sum_items() * 4);
     void* const scratch = parts.Take(scratch_);
-    const int64_t in_pixels = g_.height * g_.width, out_pixels = g_.rows * g_.columns;
     switch (g_.direction) {
       case kForward:
-        BatchInside(pool, left, inputs, in_pixels, g_.channels);
+        BatchInside(pool, left, inputs, places_, g_.channels);
         break;
       case kInputGradient:
-        BatchInside(pool, left, outputs, out_pixels, g_.outputs);
+        BatchInside(pool, left, outputs, in_order_, g_.outputs);
         break;
       default:
-        BatchInside(pool, left, inputs, in_pixels, g_.channels);
-        BatchInside(pool, right, outputs, out_pixels, g_.outputs);
+        BatchInside(pool, left, inputs, places_, g_.channels);
+        BatchInside(pool, right, outputs, in_order_, g_.outputs);
         if (!g_.result_bf16) sums = static_cast<char*>(result);
     }
     Zero(pool, sums, result_items() * 4);
     dnnl::stream stream(Cpu());
-    ForEachProduct([&](int64_t tap, int64_t in, int64_t out, int64_t columns) {
-      const Prepared& product = products_.at(columns);
+    for (const auto& [tap, in, out, pixels] : lines_) {
+      const Prepared& product = products_.at(pixels);
       char* const x = inputs + in * g_.images * g_.channels * item();
       char* const y = outputs + out * g_.images * g_.outputs * item();
       const int64_t weights = tap * g_.channels * g_.outputs;
@@ -78,13 +80,13 @@ class Taps : public Convolution {
                    {DNNL_ARG_WEIGHTS, memory(product.b, Cpu(), b)},
                    {DNNL_ARG_DST, memory(product.c, Cpu(), c)},
                    {DNNL_ARG_SCRATCHPAD, memory(product.scratch, Cpu(), scratch)}});
-    });
+    }
     stream.wait();
     const auto* const sum = reinterpret_cast<const float*>(sums);
     if (g_.direction == kForward) {
-      BatchOutside(pool, sum, result, out_pixels, g_.outputs);
+      BatchOutside(pool, sum, result, in_order_, g_.outputs);
     } else if (g_.direction == kInputGradient) {
-      BatchOutside(pool, sum, result, in_pixels, g_.channels);
+      BatchOutside(pool, sum, result, places_, g_.channels);
     } else if (g_.result_bf16) {
       Round(pool, sum, static_cast<uint16_t*>(result), result_items());
     }
@@ -96,30 +98,60 @@ class Taps : public Convolution {
     dnnl::matmul matmul;
   };
 
-  // Calls visit(tap, first input pixel, first output pixel, pixels in a row).
-  template <typename Visit>
-  void ForEachProduct(Visit visit) const {
-    for (int64_t oy = 0; oy < g_.rows; ++oy) {
-      for (int64_t ky = 0; ky < g_.kernel_height; ++ky) {
-        const int64_t iy = oy * g_.stride_h + ky * g_.dilation_h - g_.top;
+  using Places = std::vector<int64_t>;
+
+  // What a tap sees in a row of the map: where it lies among the pixels that are seen,
+  // and the results that it adds to; several rows where they lie behind each other.
+  struct Line {
+    int64_t tap, in, out, pixels;
+  };
+
+  // Pixels that lie a stride apart, which a tap sees, come one after the other.
+  void SortPixels() {
+    const auto phases = [](int64_t kernel, int64_t dilation, int64_t low, int64_t stride) {
+      std::vector<bool> seen(stride);
+      for (int64_t k = 0; k < kernel; ++k) {
+        seen[((k * dilation - low) % stride + stride) % stride] = true;
+      }
+      return seen;
+    };
+    const auto down = phases(g_.kernel_height, g_.dilation_h, g_.top, g_.stride_h);
+    const auto across = phases(g_.kernel_width, g_.dilation_w, g_.left, g_.stride_w);
+    in_order_.resize(g_.rows * g_.columns);
+    std::iota(in_order_.begin(), in_order_.end(), 0);
+    places_.assign(g_.height * g_.width, -1);
+    for (int64_t top = 0; top < g_.stride_h; ++top) {
+      for (int64_t left = 0; left < g_.stride_w; ++left) {
+        if (!down[top] || !across[left]) continue;
+        for (int64_t y = top; y < g_.height; y += g_.stride_h) {
+          for (int64_t x = left; x < g_.width; x += g_.stride_w) {
+            places_[y * g_.width + x] = seen_++;
+          }
+        }
+      }
+    }
+  }
+
+  void FindLines() {
+    for (int64_t tap = 0; tap < g_.taps(); ++tap) {
+      const int64_t down = tap / g_.kernel_width * g_.dilation_h - g_.top;
+      const int64_t across = tap % g_.kernel_width * g_.dilation_w - g_.left;
+      for (int64_t oy = 0; oy < g_.rows; ++oy) {
+        const int64_t iy = oy * g_.stride_h + down;
         if (iy < 0 || iy >= g_.height) continue;
-        for (int64_t kx = 0; kx < g_.kernel_width; ++kx) {
-          const int64_t shift = kx * g_.dilation_w - g_.left;
-          const auto seen = [&](int64_t ox) {
-            const int64_t ix = ox * g_.stride_w + shift;
-            return ix >= 0 && ix < g_.width;
-          };
-          for (int64_t ox = 0; ox < g_.columns;) {
-            if (!seen(ox)) {
-              ++ox;
+        for (int64_t ox = 0; ox < g_.columns; ++ox) {
+          const int64_t ix = ox * g_.stride_w + across;
+          if (ix < 0 || ix >= g_.width) continue;
+          const int64_t in = places_[iy * g_.width + ix], out = oy * g_.columns + ox;
+          if (!lines_.empty()) {
+            Line& last = lines_.back();
+            if (last.tap == tap && last.in + last.pixels == in &&
+                last.out + last.pixels == out) {
+              ++last.pixels;
               continue;
             }
-            int64_t end = ox + 1;
-            while (g_.stride_w == 1 && end < g_.columns && seen(end)) ++end;
-            visit(ky * g_.kernel_width + kx, iy * g_.width + ox * g_.stride_w + shift,
-                  oy * g_.columns + ox, end - ox);
-            ox = end;
           }
+          lines_.push_back({tap, in, out, 1});
         }
       }
     }
@@ -157,7 +189,7 @@ class Taps : public Convolution {
   }
 
   size_t item() const { return g_.operand_bf16 ? 2 : 4; }
-  size_t image_items() const { return g_.images * g_.height * g_.width * g_.channels; }
+  size_t image_items() const { return g_.images * seen_ * g_.channels; }
   size_t map_items() const { return g_.images * g_.rows * g_.columns * g_.outputs; }
   size_t input_items() const {
     return g_.direction == kInputGradient ? 0 : image_items();
@@ -172,34 +204,44 @@ class Taps : public Convolution {
     return g_.direction == kWeightGradient && !g_.result_bf16 ? 0 : result_items();
   }
 
-  // [N, pixels, channels] -> [pixels, N, channels].
-  void BatchInside(Pool& pool, const void* from, char* to, int64_t pixels,
+  // [N, pixels, channels] -> [places, N, channels].
+  void BatchInside(Pool& pool, const void* from, char* to, const Places& places,
                    int64_t channels) const {
     const size_t row = channels * item();
-    const int64_t rows = pixels * g_.images;
-    ForEachRange(pool, rows, kGrain / channels, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const int64_t p = r / g_.images, n = r % g_.images;
-        std::memcpy(to + r * row,
-                    static_cast<const char*>(from) + (n * pixels + p) * row, row);
+    ForEachRow(pool, places, channels, [&](int64_t r, int64_t place) {
+      if (place < 0) return;
+      std::memcpy(to + place * row, static_cast<const char*>(from) + r * row, row);
+    });
+  }
+
+  // float [places, N, channels] -> [N, pixels, channels], rounded where it is bfloat16.
+  void BatchOutside(Pool& pool, const float* from, void* to, const Places& places,
+                    int64_t channels) const {
+    const size_t row = channels * (g_.result_bf16 ? 2 : 4);
+    ForEachRow(pool, places, channels, [&](int64_t r, int64_t place) {
+      char* const out = static_cast<char*>(to) + r * row;
+      if (place < 0) {
+        std::memset(out, 0, row);
+      } else if (g_.result_bf16) {
+        const float* const sums = from + place * channels;
+        auto* const rounded = reinterpret_cast<uint16_t*>(out);
+        for (int64_t c = 0; c < channels; ++c) rounded[c] = Rounded(sums[c]);
+      } else {
+        std::memcpy(out, from + place * channels, row);
       }
     });
   }
 
-  // float [pixels, N, channels] -> [N, pixels, channels], rounded where it is bfloat16.
-  void BatchOutside(Pool& pool, const float* from, void* to, int64_t pixels,
-                    int64_t channels) const {
+  // Calls move(row in [N, pixels], row in [places, N] or a negative number).
+  template <typename Move>
+  void ForEachRow(Pool& pool, const Places& places, int64_t channels,
+                  const Move& move) const {
+    const auto pixels = static_cast<int64_t>(places.size());
     const int64_t rows = pixels * g_.images;
     ForEachRange(pool, rows, kGrain / channels, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        const int64_t n = r / pixels, p = r % pixels;
-        const float* const row = from + (p * g_.images + n) * channels;
-        if (g_.result_bf16) {
-          uint16_t* const place = static_cast<uint16_t*>(to) + r * channels;
-          for (int64_t c = 0; c < channels; ++c) place[c] = Rounded(row[c]);
-        } else {
-          std::memcpy(static_cast<float*>(to) + r * channels, row, channels * 4);
-        }
+        const int64_t n = r / pixels, place = places[r % pixels];
+        move(r, place < 0 ? place : place * g_.images + n);
       }
     });
   }
@@ -225,7 +267,10 @@ class Taps : public Convolution {
   }
 
   Geometry g_;
-  std::map<int64_t, Prepared> products_;
+  Places places_, in_order_;  // of pixels of input and output; -1 where no tap sees it
+  int64_t seen_ = 0;
+  std::vector<Line> lines_;
+  std::map<int64_t, Prepared> products_;  // by the pixels of a line
   size_t scratch_ = 0;
 };
 
