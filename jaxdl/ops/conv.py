@@ -74,6 +74,7 @@ def algorithms(conv: Convolution) -> list[str]:
         or (pixels <= 4 and weights >= 2**14)
         or (pixels <= 16 and weights >= 2**16)
         or (conv.direction == "weight gradient" and pixels <= 16 and weights >= 2**14)
+        or _is_slow_at_pixels(conv)
     ):
         return ["taps", "direct"]
     return ["small", "direct"] if _has_few_channels(conv) else ["direct"]
@@ -99,20 +100,24 @@ def _is_partly_blind(conv: Convolution) -> bool:
     )
 
 
-def _is_one_product(conv: Convolution) -> bool:
-    """Whether to lay the windows side by side for a single product ("im2col").
+def _as_one_product(conv: Convolution) -> Compute | None:
+    """A form in JAX around a single native product, where that is the fastest.
 
-    Where there are few of them, the time is that of reading the weights, which oneDNN's
-    convolutions do twice, to pack them first. Each pixel of the kernel is a slice in
-    the program.
+    Where there are few windows, the time is that of reading the weights, which oneDNN's
+    convolutions do twice, to pack them first. Side by side ("im2col") the windows make
+    one product; each pixel of the kernel is a slice in the program. And a kernel of one
+    pixel with a stride gives most pixels no gradient.
     """
+    if (
+        conv.kernel == conv.strides == (1, 1)
+        or math.prod(conv.kernel) > forms.MOST_TAPS
+    ):
+        return None
+    if conv.direction == "input gradient" and conv.kernel == (1, 1):
+        return taps.input_gradient
     rows = conv.images * conv.result[0] * conv.result[1]
-    return (
-        conv.direction == "forward"
-        and 1 < math.prod(conv.kernel) <= forms.MOST_TAPS
-        and conv.images <= 2
-        and conv.images < rows <= 64
-    )
+    few = conv.images <= 2 and conv.images < rows <= 64
+    return taps.forward_by_windows if conv.direction == "forward" and few else None
 
 
 def _saves_multiplications(conv: Convolution) -> bool:
@@ -152,6 +157,20 @@ def _is_slow_at_weights(conv: Convolution) -> bool:
         and not native.has_amx()
         and conv.result[0] * conv.result[1] <= 256
         and conv.channels * conv.outputs >= 2**14
+    )
+
+
+def _is_slow_at_pixels(conv: Convolution) -> bool:
+    """Whether it is the pixels' gradient of few images, by a kernel with a stride.
+
+    oneDNN's convolution takes up to 2.5 times as long as products over taps.
+    """
+    return (
+        conv.direction == "input gradient"
+        and conv.strides != (1, 1)
+        and conv.images <= 8
+        and conv.result[0] * conv.result[1] <= 64
+        and conv.channels * conv.outputs >= 2**15
     )
 
 
@@ -216,9 +235,8 @@ def choose(
     """
     if conv.dtype == jnp.float64:  # oneDNN has none
         chosen = "pure"
-    if chosen == "native" and _is_one_product(conv):
-        compute = functools.partial(_in_jax, taps.forward_by_windows, conv)
-        return "native: one product of its windows", compute
+    if chosen == "native" and (form := _as_one_product(conv)):
+        return "native: one product", functools.partial(_in_jax, form, conv)
     if chosen == "native" and (found := planned(conv)):
         geometry, plan = found
         algorithm = native.ALGORITHMS[geometry.algorithm]
