@@ -18,7 +18,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from jaxdl import ops
-from jaxdl.ops import geometry
+from jaxdl.ops import conv, geometry
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 LAYOUTS = [
@@ -163,6 +163,16 @@ def test_values_and_gradients_are_those_of_the_definition(engine, whole, cases, 
 @many_convolutions
 def test_they_are_for_hundreds_of_shapes(engine, whole, cases, seed):
     check_definition(cases, [operands(whole, case, seed) for case in cases])
+
+
+@drawn(max_examples=7)
+@many_convolutions
+def test_any_may_be_products_over_taps(native_engine, whole, cases, seed):
+    """Pixels that a stride parts lie together, and unseen ones are left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "algorithms", lambda _: ["taps"])
+        patch.setattr(conv, "_as_one_product", lambda _: None)
+        check_definition(cases, [operands(whole, case, seed) for case in cases])
 
 
 def case(

@@ -73,7 +73,9 @@ def test_products_are_numpys(engine, whole, sizes, lead, axes, dtype, wide, seed
 
 @pytest.mark.parametrize("axes", [(1, 0), (0, 0), (1, 1)], ids=str)
 @pytest.mark.parametrize(
-    "sizes", [(24, 320, 512), (97, 321, 527), (143, 641, 1040), (290, 30, 272)], ids=str
+    "sizes",
+    [(24, 320, 512), (97, 321, 527), (143, 641, 1040), (290, 30, 272), (540, 527, 321)],
+    ids=str,
 )
 def test_products_of_several_blocks(engine, whole, sizes, axes):
     """Blocks that are full, and their edges: of rows, of depth and of columns."""

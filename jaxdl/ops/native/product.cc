@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
 #include "alone.h"
 #include "convolution.h"
 #include "sgemm.h"
+#include "transforms.h"
 
 namespace jaxdl {
 namespace {
@@ -24,7 +26,8 @@ constexpr int64_t kPiece = 1 << 22;
 constexpr int64_t kMostPieces = 32, kMostCopied = 8;
 constexpr int64_t kLines = 128;      // of a piece, unless threads would idle
 constexpr int64_t kLeastLines = 64;  // for each thread, or the longer side is cut
-constexpr int64_t kUnit = 16;  // floats in a cache line, which no two pieces share
+constexpr int64_t kCacheLine = 16;  // floats, which no two pieces share
+constexpr int64_t kLeastTurned = 512;  // rows that are worth another order of `b`
 
 struct Matrix {
   int64_t by_row, by_column;
@@ -67,11 +70,19 @@ class Product : public Convolution {
   const char* implementation() const override {
     return plain() ? "sgemm" : implementation_.c_str();
   }
-  size_t workspace() const override { return pieces_ * scratch_ + kAlignment; }
+  size_t workspace() const override {
+    return turned_bytes() + pieces_ * scratch_ + kAlignment;
+  }
 
   void Run(Pool& pool, void* left, void* right, void* result,
            void* workspace) const override {
-    char* const scratch = Parts(workspace).Take(0);
+    Parts parts(workspace);
+    if (turned_) {
+      auto* const turned = reinterpret_cast<float*>(parts.Take(turned_bytes()));
+      Turn(pool, static_cast<const float*>(right), turned);
+      right = turned;
+    }
+    char* const scratch = parts.Take(0);
     std::atomic<bool> failed{false};
     ForEachPiece(pool, pieces_, [&](int64_t i) {
       const int64_t at = i * size_, size = std::min(size_, length() - at);
@@ -97,8 +108,12 @@ class Product : public Convolution {
   // [m, k] x [k, n], cut along a side of the result, by the sizes and threads alone.
   void Set(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t threads) {
     m_ = m, k_ = k, n_ = n, a_ = a, b_ = b;
+    // oneDNN's copy of so much that is transposed would take longer.
+    turned_ = plain() && b.transposed() && !a.transposed() && k >= n &&
+              m >= std::max(k, kLeastTurned);
+    if (turned_) b = b_ = {n, 1};
     by_rows_ = m >= n;  // the longer side is cut, as a rule
-    int64_t most = kMostPieces, unit = kUnit, least = kUnit;
+    int64_t most = kMostPieces, unit = kCacheLine, least = unit;
     if (plain() && SgemmCopies(m, n, a.transposed(), b.transposed(), b.leading(k, n))) {
       // Each piece copies all of the shorter side anew.
       most = kMostCopied, unit = least = kSgemmUnit;
@@ -123,6 +138,24 @@ class Product : public Convolution {
                  {static_cast<const float*>(a), a_.transposed(), a_.leading(m, k_)},
                  {static_cast<const float*>(b), b_.transposed(), b_.leading(k_, n)},
                  false, static_cast<float*>(c), n_);
+  }
+
+  size_t turned_bytes() const { return turned_ ? Aligned(k_ * n_ * sizeof(float)) : 0; }
+
+  // b as it lies, [n, k], to [k, n].
+  void Turn(Pool& pool, const float* from, float* to) const {
+    ForEachRange(pool, (n_ + kSquare - 1) / kSquare, 1, [&](int64_t j, int64_t) {
+      j *= kSquare;
+      const int64_t rows = std::min(kSquare, n_ - j);
+      for (int64_t p = 0; p < k_; p += kSquare) {
+        const int64_t columns = std::min(kSquare, k_ - p);
+        float square[kSquare][kSquare] = {};
+        for (int64_t i = 0; i < rows; ++i) {
+          std::copy_n(from + (j + i) * k_ + p, columns, square[i]);
+        }
+        Transpose(square, rows, columns, to + p * n_ + j, n_);
+      }
+    });
   }
 
   struct Prepared {
@@ -163,7 +196,7 @@ class Product : public Convolution {
     return false;
   }
 
-  bool bf16_, rounded_, by_rows_;
+  bool bf16_, rounded_, by_rows_, turned_ = false;
   int64_t m_, k_, n_, size_, pieces_;
   Matrix a_, b_;
   Prepared whole_, last_;

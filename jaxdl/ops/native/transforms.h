@@ -28,8 +28,8 @@ enum Step {
 void Transform(int taps, Step step, int row, const float* const* from,
                float* const* to, int64_t count);
 
-// Of a square's first `rows` rows and `columns` columns, multiples of kUnit, the columns
-// become rows, so far apart.
+// Of a square's first `rows` rows and `columns` columns, the columns become rows, so far
+// apart.
 void Transpose(const float square[kSquare][kSquare], int64_t rows, int64_t columns,
                float* to, int64_t apart);
 
