@@ -48,14 +48,14 @@ class Taps : public Convolution {
     void* const scratch = parts.Take(scratch_);
     switch (g_.direction) {
       case kForward:
-        BatchInside(pool, left, inputs, places_, g_.channels);
+        BatchInside(pool, left, inputs, in_places_, g_.channels);
         break;
       case kInputGradient:
-        BatchInside(pool, left, outputs, in_order_, g_.outputs);
+        BatchInside(pool, left, outputs, out_places_, g_.outputs);
         break;
       default:
-        BatchInside(pool, left, inputs, places_, g_.channels);
-        BatchInside(pool, right, outputs, in_order_, g_.outputs);
+        BatchInside(pool, left, inputs, in_places_, g_.channels);
+        BatchInside(pool, right, outputs, out_places_, g_.outputs);
         if (!g_.result_bf16) sums = static_cast<char*>(result);
     }
     Zero(pool, sums, result_items() * 4);
@@ -84,9 +84,9 @@ class Taps : public Convolution {
     stream.wait();
     const auto* const sum = reinterpret_cast<const float*>(sums);
     if (g_.direction == kForward) {
-      BatchOutside(pool, sum, result, in_order_, g_.outputs);
+      BatchOutside(pool, sum, result, out_places_, g_.outputs);
     } else if (g_.direction == kInputGradient) {
-      BatchOutside(pool, sum, result, places_, g_.channels);
+      BatchOutside(pool, sum, result, in_places_, g_.channels);
     } else if (g_.result_bf16) {
       Round(pool, sum, static_cast<uint16_t*>(result), result_items());
     }
@@ -106,30 +106,33 @@ class Taps : public Convolution {
     int64_t tap, in, out, pixels;
   };
 
-  // Pixels that lie a stride apart, which a tap sees, come one after the other.
+  // Whether a tap sees any of the pixels phase, phase + stride, ... along an axis.
+  static bool IsSeen(int64_t phase, int64_t taps, int64_t stride, int64_t dilation,
+                     int64_t low) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      if ((tap * dilation - low - phase) % stride == 0) return true;
+    }
+    return false;
+  }
+
+  // Pixels that lie a stride apart come one after the other.
   void SortPixels() {
-    const auto phases = [](int64_t kernel, int64_t dilation, int64_t low, int64_t stride) {
-      std::vector<bool> seen(stride);
-      for (int64_t k = 0; k < kernel; ++k) {
-        seen[((k * dilation - low) % stride + stride) % stride] = true;
-      }
-      return seen;
-    };
-    const auto down = phases(g_.kernel_height, g_.dilation_h, g_.top, g_.stride_h);
-    const auto across = phases(g_.kernel_width, g_.dilation_w, g_.left, g_.stride_w);
-    in_order_.resize(g_.rows * g_.columns);
-    std::iota(in_order_.begin(), in_order_.end(), 0);
-    places_.assign(g_.height * g_.width, -1);
-    for (int64_t top = 0; top < g_.stride_h; ++top) {
-      for (int64_t left = 0; left < g_.stride_w; ++left) {
-        if (!down[top] || !across[left]) continue;
+    in_places_.assign(g_.height * g_.width, -1);
+    for (int64_t top = 0; top < std::min(g_.stride_h, g_.height); ++top) {
+      if (!IsSeen(top, g_.kernel_height, g_.stride_h, g_.dilation_h, g_.top)) continue;
+      for (int64_t left = 0; left < std::min(g_.stride_w, g_.width); ++left) {
+        if (!IsSeen(left, g_.kernel_width, g_.stride_w, g_.dilation_w, g_.left)) {
+          continue;
+        }
         for (int64_t y = top; y < g_.height; y += g_.stride_h) {
           for (int64_t x = left; x < g_.width; x += g_.stride_w) {
-            places_[y * g_.width + x] = seen_++;
+            in_places_[y * g_.width + x] = seen_++;
           }
         }
       }
     }
+    out_places_.resize(g_.rows * g_.columns);
+    std::iota(out_places_.begin(), out_places_.end(), 0);
   }
 
   void FindLines() {
@@ -142,7 +145,7 @@ class Taps : public Convolution {
         for (int64_t ox = 0; ox < g_.columns; ++ox) {
           const int64_t ix = ox * g_.stride_w + across;
           if (ix < 0 || ix >= g_.width) continue;
-          const int64_t in = places_[iy * g_.width + ix], out = oy * g_.columns + ox;
+          const int64_t in = in_places_[iy * g_.width + ix], out = oy * g_.columns + ox;
           if (!lines_.empty()) {
             Line& last = lines_.back();
             if (last.tap == tap && last.in + last.pixels == in &&
@@ -267,7 +270,7 @@ class Taps : public Convolution {
   }
 
   Geometry g_;
-  Places places_, in_order_;  // of pixels of input and output; -1 where no tap sees it
+  Places in_places_, out_places_;  // of each pixel; -1 where no tap sees it
   int64_t seen_ = 0;
   std::vector<Line> lines_;
   std::map<int64_t, Prepared> products_;  // by the pixels of a line
