@@ -20,6 +20,11 @@ struct Operand {
 bool Sgemm(int64_t m, int64_t n, int64_t k, Operand a, Operand b, bool add, float* c,
            int64_t c_leading);
 
+// The same for what is in a processor's own caches; false, with nothing done, where that
+// way is no faster, or there is no AVX-512.
+bool SgemmInCache(int64_t m, int64_t n, int64_t k, const Operand& a, const Operand& b,
+                  bool add, float* c, int64_t c_leading);
+
 // Whether it copies its operands first; then results of whole units are the best. Where
 // it does is measured.
 bool SgemmCopies(int64_t m, int64_t n, bool a_transposed, bool b_transposed,

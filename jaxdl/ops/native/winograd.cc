@@ -31,7 +31,7 @@
 namespace jaxdl {
 namespace {
 
-constexpr int64_t kCache = 512 << 10;  // bytes of a row of places that a thread is at
+constexpr int64_t kCache = 256 << 10;  // bytes of a row of places that a thread is at
 constexpr int64_t kMany = 64;          // tiles that are worth more than the cache
 constexpr int64_t kManySummed = 128;   // the same where they are summed
 constexpr int64_t kLeast = 16;         // tiles at a time: fewer make slow products
@@ -137,8 +137,12 @@ class Winograd : public Convolution {
     return Aligned(kEdge * SeenApart() * 4) + Aligned(kEdge * MadeApart() * 4) +
            Aligned(made_.channels * 4);
   }
-  static void Check(bool done) {
-    if (!done) throw std::runtime_error("a product failed");
+  static void Multiply(int64_t m, int64_t n, int64_t k, const Operand& a,
+                       const Operand& b, bool add, float* c, int64_t c_leading) {
+    if (!SgemmInCache(m, n, k, a, b, add, c, c_leading) &&
+        !Sgemm(m, n, k, a, b, add, c, c_leading)) {
+      throw std::runtime_error("a product failed");
+    }
   }
   static int64_t Apart(int64_t floats) { return floats + kApart; }
   static int64_t InGrains(int64_t tiles) { return tiles / kGrain * kGrain; }
@@ -186,10 +190,10 @@ class Winograd : public Convolution {
                  desk.seen);
     for (int i = 0; i < kEdge; ++i) {
       const float* const place = kernel + (row * kEdge + i) * Apart(weights());
-      Check(Sgemm(count, made_.channels, seen_.channels,
-                  {desk.seen + i * SeenApart(), false, seen_.channels},
-                  {place, false, made_.channels}, false, desk.made + i * MadeApart(),
-                  made_.channels));
+      Multiply(count, made_.channels, seen_.channels,
+               {desk.seen + i * SeenApart(), false, seen_.channels},
+               {place, false, made_.channels}, false, desk.made + i * MadeApart(),
+               made_.channels);
     }
     const float* from[kEdge];
     for (int64_t t = 0; t < count; ++t) {
@@ -263,9 +267,9 @@ class Winograd : public Convolution {
                  desk.made);
     for (int i = 0; i < kEdge; ++i) {
       float* const place = kernel + (row * kEdge + i) * Apart(weights()) + first;
-      Check(Sgemm(g_.channels, width, count,
-                  {desk.seen + i * SeenApart(), true, g_.channels},
-                  {desk.made + i * MadeApart(), false, width}, add, place, g_.outputs));
+      Multiply(g_.channels, width, count,
+               {desk.seen + i * SeenApart(), true, g_.channels},
+               {desk.made + i * MadeApart(), false, width}, add, place, g_.outputs);
     }
   }
 
