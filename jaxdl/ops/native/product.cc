@@ -25,6 +25,7 @@ constexpr int64_t kPiece = 1 << 22;
 constexpr int64_t kMostPieces = 32, kMostCopied = 8;
 constexpr int64_t kLines = 128;      // of a piece, unless threads would idle
 constexpr int64_t kLeastLines = 64;  // for each thread, or the longer side is cut
+constexpr int64_t kFewRows = 16;  // take as long as reading the other operand
 constexpr int64_t kCacheLine = 16;  // floats, which no two pieces share
 constexpr int64_t kLeastTurned = 512;  // rows that are worth another order of `b`
 
@@ -123,7 +124,10 @@ class Product : public Convolution {
       if ((columns ? n : m) >= kLeastLines * threads) by_rows_ = !columns;
       least = std::min(kLines, (length() + threads - 1) / threads);
     }
-    const int64_t work = m * k * n;
+    // Few rows wait for the other operand, of which a thread best reads one long part.
+    const bool few = m < kFewRows && !a.transposed();
+    if (few) most = std::min(most, threads);
+    const int64_t work = (few ? kFewRows : m) * k * n;
     int64_t pieces = work < kLeastShared ? 1 : 2;
     while (pieces < most && work / kPiece >= 2 * pieces) pieces *= 2;
     size_ = std::max(least, (length() + pieces - 1) / pieces);
