@@ -163,6 +163,10 @@ def test_the_engine_has_what_is_chosen_first(arch, dtype):
         rows = report.convolutions(jax.grad(loss), variables, images)
         assert len(rows) >= 14
         for row in rows:
-            if row.engine != "native: one product":
-                first, *_ = native_choices.algorithms(row.convolution)
-                assert row.engine.startswith(f"native: {first} ("), row
+            found = row.convolution
+            strided = found.kernel == (1, 1) != found.strides
+            if strided and found.direction == "input gradient":
+                assert row.engine == "native: one product"
+                continue
+            first, *_ = native_choices.algorithms(found)
+            assert row.engine.startswith(f"native: {first} ("), row

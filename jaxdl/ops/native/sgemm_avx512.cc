@@ -2,16 +2,11 @@
 // of the operands, as oneDNN makes them, would only cost time there. Where they come from
 // memory, its are faster.
 
-#include <immintrin.h>
-
 #include <algorithm>
 
+#include "avx512.h"
 #include "sgemm.h"
 #include "small.h"
-
-// The file is compiled for any x86-64; these functions are reached where AVX-512 is.
-#define TARGET __attribute__((target("avx512f")))
-#define TARGET_INLINE TARGET __attribute__((always_inline)) inline
 
 namespace jaxdl {
 namespace {
@@ -19,11 +14,6 @@ namespace {
 constexpr int64_t kLanes = 16, kRows = 12, kColumns = 2 * kLanes;  // of a tile of sums
 constexpr int64_t kDeep = 256;  // rows of `b`, whose columns of a tile stay nearest
 constexpr int64_t kRight = 1 << 16;  // numbers of `b`, which stay in the next cache
-
-constexpr __mmask16 First(int64_t count) {
-  count = std::min(std::max<int64_t>(count, 0), kLanes);
-  return static_cast<__mmask16>((1 << count) - 1);
-}
 
 template <bool whole>
 TARGET_INLINE __m512 Load(const float* from, __mmask16 mask) {

@@ -1,10 +1,6 @@
 // The kernels of small.cc with AVX-512: 16 lanes, 32 registers.
 
-#include <immintrin.h>
-
-// The file is compiled for any x86-64; these functions are reached where AVX-512 is.
-#define TARGET __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,fma")))
-#define TARGET_INLINE TARGET __attribute__((always_inline)) inline
+#include "avx512.h"
 
 namespace jaxdl {
 namespace {
@@ -25,10 +21,6 @@ TARGET_INLINE void Store(float* to, Vector v) { _mm512_store_ps(to, v); }
 TARGET_INLINE Vector Add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
 TARGET_INLINE Vector MultiplyAdd(Vector a, Vector b, Vector sum) {
   return _mm512_fmadd_ps(a, b, sum);
-}
-
-constexpr __mmask16 First(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xffff : (1 << count) - 1);
 }
 
 TARGET_INLINE Vector LoadFirst(const float* from, int64_t count) {

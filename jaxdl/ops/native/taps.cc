@@ -1,8 +1,8 @@
 // Convolutions of small maps, as sums of matrix products over the taps of the kernel.
 //
-// With the batch moved behind the pixels, what a tap sees of a row of pixels is one
-// matrix, and its weights are another; what it would see of the padding is never
-// computed. A 3x3 convolution of a 2x2 map so takes 4/9 of the arithmetic, and oneDNN's
+// With the batch moved behind the pixels, and those that a stride parts side by side,
+// what a tap sees of a row of pixels is one matrix, and its weights are another; what it
+// would see of the padding is never computed. A 3x3 convolution of a 2x2 map so takes 4/9 of the arithmetic, and oneDNN's
 // products, unlike its convolutions, keep their speed there.
 
 #include <algorithm>
